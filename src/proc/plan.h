@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The launch plan: everything that a process in a container is to be, computed and validated by the daemon, carried out by
+ * cricket-pod without parsing or allocating. Filled in here as plain structs, flattened by plan_encode() into one memfd
+ * that the supervisor maps (src/proc/pod/wire.h has the layout, shared by both sides).
+ *
+ * All strings are the caller's and need to live until plan_encode() has returned. Paths inside the container are
+ * resolved beneath its root by the launcher (openat2 RESOLVE_IN_ROOT). */
+#ifndef CRICKET_PLAN_H
+#define CRICKET_PLAN_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum plan_mount_kind {
+    PLAN_MOUNT_BIND,                 /* source on the host -> target */
+    PLAN_MOUNT_FS,                   /* new file system of fstype with data */
+    PLAN_MOUNT_OVERLAY,              /* read-only overlay of `layers` (image volume), sub path `source` inside it */
+    PLAN_MOUNT_SELF,                 /* target bound over itself: a volume of the image under a read-only root */
+    PLAN_MOUNT_SHM,                  /* the sandbox's /dev/shm */
+    PLAN_MOUNT_CGROUP,               /* /sys/fs/cgroup as this host has it */
+};
+
+enum plan_mount_flags {
+    PLAN_RECURSIVE = 1 << 0,         /* rbind */
+    PLAN_RDONLY = 1 << 1,            /* this mount only */
+    PLAN_RDONLY_REC = 1 << 2,        /* and all below (mount_setattr AT_RECURSIVE) */
+    PLAN_NOSUID = 1 << 3,
+    PLAN_NODEV = 1 << 4,
+    PLAN_NOEXEC = 1 << 5,
+    PLAN_OPTIONAL = 1 << 6,          /* skip when the source or the file system is not there */
+    PLAN_TARGET_MUST_EXIST = 1 << 7, /* skip when the target is not there */
+    PLAN_IDMAP = 1 << 8,             /* with the sandbox's user namespace maps */
+    PLAN_RELATIME = 1 << 9,
+    PLAN_STRICTATIME = 1 << 10,
+    PLAN_CREATE_SOURCE = 1 << 11,    /* mkdir -p the source when it is missing */
+};
+
+enum plan_propagation { PLAN_PRIVATE, PLAN_SLAVE, PLAN_SHARED };
+
+struct plan_mount {
+    enum plan_mount_kind kind;
+    unsigned flags;
+    enum plan_propagation propagation;
+    const char *source, *target, *fstype, *data;
+    const char *lower;               /* OVERLAY: "lowerdir" paths, top first, joined by ':' */
+    const char *label;               /* SELinux: relabel the source with it, or NULL */
+};
+
+struct plan_device {
+    const char *path;                /* in the container */
+    mode_t mode;                     /* type and permissions */
+    uint32_t major, minor;
+    uid_t uid;
+    gid_t gid;
+};
+
+struct plan_rlimit {
+    int resource;
+    uint64_t soft, hard;
+};
+
+struct plan_pair {
+    const char *key, *value;
+};
+
+enum plan_pidns { PLAN_PID_POD, PLAN_PID_OWN, PLAN_PID_HOST, PLAN_PID_TARGET };
+
+/* What both a container's first process and a process exec'ed into it have. */
+struct plan_process {
+    char *const *argv;               /* NULL terminated; argv[0] without '/' is searched in PATH of envp */
+    char *const *envp;
+    const char *cwd;                 /* made if missing (container only) */
+    uid_t uid;
+    gid_t gid;
+    const gid_t *groups;
+    size_t n_groups;
+    uint64_t cap_bounding, cap_effective, cap_permitted, cap_inheritable, cap_ambient;
+    bool no_new_privs;
+    bool tty;
+    bool stdin_open;                 /* a pipe is kept for attach; else /dev/null */
+    bool stdin_once;
+    int oom_score_adj;
+    bool set_oom_score_adj;
+    const struct plan_rlimit *rlimits;
+    size_t n_rlimits;
+    const void *seccomp;             /* struct sock_filter[], NULL: unconfined */
+    size_t seccomp_len;              /* bytes */
+    unsigned seccomp_flags;          /* SECCOMP_FILTER_FLAG_* */
+    const char *apparmor;            /* profile for the exec, or NULL */
+    const char *selinux;             /* label for the exec, or NULL */
+    const char *const *setenv_home;  /* unused, NULL */
+};
+
+struct plan {
+    struct plan_process process;
+    const char *id;
+    const char *lower;               /* layer directories, top first, joined by ':' */
+    const char *upper, *work;        /* made by the launcher when missing (with parents) */
+    bool rootfs_readonly;
+    enum plan_propagation rootfs_propagation;
+    const struct plan_mount *mounts; /* in order; after /proc, /sys, /dev ... which are listed here too */
+    size_t n_mounts;
+    const char *const *masked;       /* container paths */
+    size_t n_masked;
+    const char *const *readonly;
+    size_t n_readonly;
+    const struct plan_device *devices;
+    size_t n_devices;
+    const struct plan_pair *symlinks; /* key: link in the container, value: what it says */
+    size_t n_symlinks;
+    enum plan_pidns pidns;
+    bool host_net, host_ipc, host_uts;   /* else the sandbox's */
+    bool own_cgroupns;
+    bool host_userns;                /* else the sandbox's user namespace, where it has one */
+    const char *log_path;            /* absolute on the host, "" or NULL: output is discarded */
+    uint32_t log_line_max;           /* bytes of content per entry */
+    const char *mount_label;         /* SELinux context= of the root and our file systems, or NULL */
+};
+
+/* Returns a sealed memfd. */
+int plan_encode(const struct plan *p, int *ret_fd, struct err *err);
+int plan_encode_exec(const struct plan_process *p, const char *ctr_id, int *ret_fd, struct err *err);
+
+#endif

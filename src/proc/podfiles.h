@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The files that every container of a pod shares: hostname, hosts, resolv.conf in <state>/pods/<id>/ (CRI.md 6.1, 7.1). */
+#ifndef CRICKET_PODFILES_H
+#define CRICKET_PODFILES_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct podfiles {
+    const char *dir;                 /* exists */
+    const char *hostname;            /* "" : the node's */
+    bool host_net;
+    const char *const *ips;
+    size_t n_ips;
+    bool has_dns;                    /* dns_config was given, even if empty */
+    char *const *servers, *const *searches, *const *options; /* NULL terminated */
+};
+
+/* Writes (replaces) the three files. Values with a newline or NUL: GRPC_INVALID_ARGUMENT. */
+int podfiles_write(const struct podfiles *f, struct err *err);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pull/worker/worker.h"
+
+#include "mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*fn)(int argc, char **argv);
+} jobs[] = {
+    { NULL, NULL },
+};
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; argc > 1 && jobs[i].name; i++)
+        if (strcmp(argv[1], jobs[i].name) == 0)
+            return jobs[i].fn(argc - 1, argv + 1);
+    fprintf(stderr, "cricket-worker: started by cricketd, not by hand (unknown job '%s')\n",
+            argc > 1 ? argv[1] : "");
+    return 2;
+}

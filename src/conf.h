@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* /etc/cricket/config.yaml with drop-ins config.d/?*.yaml (in name order, later wins) -> struct conf. An unknown key or a bad value is an error with
- * file and line. cricket.yaml(5) documents every key; conf.c has them in one table. */
+/* The configuration: defaults, then config.yaml, then the drop-ins config.d/?*.yaml beside it in
+ * name order (later wins), then the command line -> struct conf.
+ *
+ * An unknown key, a wrong type or a bad value is an error with file and line. cricket.yaml(5)
+ * documents every key; conf.c has them in one table. A list in a later file replaces an earlier
+ * one; `runtimes` and `registries` are merged by name. Reads files and may ask NSS for names, so it
+ * blocks: for start-up only. */
 #ifndef CRICKET_CONF_H
 #define CRICKET_CONF_H
 
@@ -10,6 +15,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+#define CONF_FILE SYSCONFDIR "/cricket/config.yaml"
+#define CONF_ROOT "/var/lib/cricket"
+#define CONF_STATE "/run/cricket"
 
 enum conf_cgroup_driver { CONF_CGROUPFS, CONF_SYSTEMD };
 
@@ -21,12 +30,12 @@ struct conf_runtime {
 
 struct conf_mirror {                 /* registries.mirrors of k3s's registries.yaml */
     char *host;                      /* "docker.io", "*" */
-    char **endpoints;                /* URLs in order, NULL terminated */
+    char **endpoints;                /* URLs in order (https:// or http://), NULL terminated */
     struct conf_mirror *next;
 };
 
-struct conf_registry {               /* registries.configs */
-    char *host;
+struct conf_registry {               /* registries.configs; absent members are NULL */
+    char *host;                      /* host[:port] */
     char *username, *password, *auth, *identity_token;
     char *ca_file, *cert_file, *key_file;
     bool insecure_skip_verify;
@@ -34,40 +43,48 @@ struct conf_registry {               /* registries.configs */
 };
 
 struct conf {
-    char *root, *state, *listen;     /* listen: a path, without unix:// */
+    char *root, *state;
+    char *listen;                    /* a path, without unix:// */
     mode_t socket_mode;
     uid_t socket_uid;                /* (uid_t)-1: not given */
-    gid_t socket_gid;
+    gid_t socket_gid;                /* (gid_t)-1: not given */
     enum log_level log_level;
     enum conf_cgroup_driver cgroup_driver;
-    char *cgroup_parent;             /* "/cricket" */
+    char *cgroup_parent;             /* "/cricket"; with the systemd driver "cricket.slice" */
     char **cni_conf_dirs, **cni_bin_dirs;
-    int64_t cni_timeout_ms;
-    char *seccomp_profile;           /* "" : built in */
+    int64_t cni_timeout_ms;          /* of one plugin run */
+    char *seccomp_profile;           /* "": built in */
     char *libexec_dir;               /* where cricket-pod and cricket-worker are */
     struct conf_mirror *mirrors;
     struct conf_registry *registries;
-    char *registries_file;
+    char *registries_file;           /* "": none; its contents are in the two lists above already */
     int64_t pull_stall_ms;
     unsigned pull_max_transfers, pull_max_layers;
-    char **pinned_images;            /* patterns */
-    char *stream_address;
-    int stream_port;
+    char **pinned_images;            /* fnmatch(3) patterns on normal references */
+    char *stream_address;            /* an IP address */
+    int stream_port;                 /* 0: any free one */
+    /* what RuntimeClass handlers may name beside "" and "cricket" */
     struct conf_runtime *runtimes;
-    uint32_t log_line_max;
+    uint32_t log_line_max;           /* bytes of content per log entry */
     bool create_missing_host_paths;
-    char **unprivileged_sysctls;     /* reserved for options: "net.ipv4.ip_unprivileged_port_start=0" set in each pod's network namespace */
+    char **default_sysctls;          /* "name=value": set in each pod's own network namespace */
     uint64_t rlimit_nofile;          /* 0: inherited */
-    int64_t shutdown_ms;
+    int64_t shutdown_ms;             /* how long calls in flight may take after SIGTERM */
     char *json;                      /* all of it without secrets, for verbose Status */
 };
 
 struct conf_args {                   /* the command line wins over files; NULL: not given */
-    const char *file, *dir, *root, *state, *listen, *log_level;
+    const char *file;                /* given: must exist */
+    const char *dir;                 /* NULL: config.d in the folder of the file */
+    const char *root, *state;
+    const char *listen;              /* with unix:// */
+    const char *log_level;
 };
 
-/* Defaults, then files, then arguments. -ENOENT of the default file is not an error, of a given one it is. */
 int conf_load(const struct conf_args *a, struct conf **ret, struct err *err);
 struct conf *conf_free(struct conf *c);
+
+/* The n-th key of the table ("cni.timeout"), NULL after the last: documentation tests. */
+const char *conf_key_name(size_t n);
 
 #endif

@@ -23,6 +23,11 @@ int log_parse_level(const char *s, enum log_level *ret)
     return -EINVAL;
 }
 
+const char *log_level_name(enum log_level level)
+{
+    return names[level];
+}
+
 void log_set_level(enum log_level level)
 {
     max_level = level;

@@ -10,6 +10,7 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 
 /* "error", "warn", "info", "debug" (any case): 0, or -EINVAL. */
 int log_parse_level(const char *s, enum log_level *ret);
+const char *log_level_name(enum log_level level);
 void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

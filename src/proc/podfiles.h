@@ -15,10 +15,11 @@ struct podfiles {
     const char *const *ips;
     size_t n_ips;
     bool has_dns;                    /* dns_config was given, even if empty */
-    char *const *servers, *const *searches, *const *options; /* NULL terminated */
+    char *const *servers, *const *searches, *const *options; /* NULL terminated, or NULL: none */
+    const char *node_root;           /* where the node's etc/ and run/ are; NULL: "/" (tests say otherwise) */
 };
 
-/* Writes (replaces) the three files. Values with a newline or NUL: GRPC_INVALID_ARGUMENT. */
+/* Writes (replaces) the three files, mode 0644, in place: a container that has one mounted sees the new content. Values with a newline or NUL: GRPC_INVALID_ARGUMENT. */
 int podfiles_write(const struct podfiles *f, struct err *err);
 
 #endif

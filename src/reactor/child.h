@@ -61,6 +61,8 @@ typedef void (*run_done_fn)(void *arg, const struct run_result *r);
  * (more is an error: killed, status 255), SIGKILL to its process group at timeout_ms (0: none). fds must not name 0, 1, 2. */
 int run_start(struct loop *l, const struct child_opts *o, const void *in, size_t in_len, size_t max_out,
               int64_t timeout_ms, run_done_fn done, void *arg, struct run **ret, struct err *err);
+/* SIGKILL to its process group; done is called when it is gone. */
+void run_kill(struct run *r);
 /* Kills it; done is not called. The process is still reaped. */
 void run_cancel(struct run *r);
 

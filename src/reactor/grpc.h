@@ -57,7 +57,9 @@ void rpc_ok_bytes(struct rpc *rpc, const void *msg, size_t len);       /* an enc
 void rpc_fail(struct rpc *rpc, int grpc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void rpc_fail_err(struct rpc *rpc, const struct err *err);             /* GRPC_UNKNOWN where err->grpc is 0 */
 
-/* Streams. Headers go at once with rpc_begin(). rpc_send: 0, or -ENOBUFS when the client reads too slowly. */
+/* Streams. Headers go at once with rpc_begin(). rpc_send: 0, or -ENOBUFS when the client reads too slowly, or
+ * -EMSGSIZE when the message is over GRPC_MESSAGE_MAX (the call has then ended with ResourceExhausted).
+ * At shutdown streams end with Unavailable and the gone callback runs with RPC_CANCELLED. */
 void rpc_begin(struct rpc *rpc);
 int rpc_send(struct rpc *rpc, const ProtobufCMessage *msg);
 int rpc_send_bytes(struct rpc *rpc, const void *msg, size_t len);
@@ -75,6 +77,7 @@ void rpc_keep(struct rpc *rpc);                  /* the operation owns the struc
 void rpc_release(struct rpc *rpc);
 void *rpc_alloc(struct rpc *rpc, size_t n);      /* zeroed; lives as long as the call */
 const char *rpc_method(const struct rpc *rpc);   /* "RunPodSandbox" */
+const char *rpc_service(const struct rpc *rpc);  /* "runtime.v1.RuntimeService" */
 /* The request stays valid until the call has ended AND been released. */
 
 #endif

@@ -11,6 +11,7 @@
 #include "err.h"
 
 #include <ev.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct loop;

@@ -54,8 +54,10 @@ struct op {
     char id[65];                     /* the object it works on, for logs */
     struct err err;                  /* why it failed; code 0 while it did not */
     /* the runner's own */
-    int step;
-    bool undoing, waiting, running, cancelled;
+    int step;                        /* the next one */
+    bool undoing, waiting, running, cancelled, failing;
+    int cancel_grpc;
+    struct err *cause;               /* why the undo runs; its steps use err */
     enum wake pending;               /* a wake that came while the step was still running */
     bool has_pending;
     struct ev_timer timer;
@@ -73,5 +75,7 @@ void op_fail(struct op *op, const struct err *err);
 /* grpc: GRPC_CANCELLED or GRPC_DEADLINE_EXCEEDED. Nothing happens to an operation that is already undoing. */
 void op_cancel(struct op *op, int grpc);
 size_t op_count(void);
+/* Every live operation with the name of the step it is in. fn must not start or wake any. */
+void op_each(void (*fn)(const struct op *op, const char *step, void *arg), void *arg);
 
 #endif

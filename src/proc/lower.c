@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -186,7 +187,7 @@ static int follow(struct lookup *l, int at, const char *name)
     target[n] = '\0';
     if (strlen(l->rest) + (size_t)n + 2 > PATH_MAX)
         return -ENAMETOOLONG;
-    rest = mem_printf("%s/%s", target, l->rest);
+    rest = mem_printf("%s%s", target, l->rest);   /* l->rest is "" or begins with a slash */
     free(l->rest);
     l->rest = rest;
     if (target[0] == '/')
@@ -270,7 +271,7 @@ static int lookup(struct lookup *l, const char *const *layers, size_t n, int fla
                 return r;
             continue;
         }
-        return l->rest[strspn(l->rest, "/")] ? -ENOTDIR : open_file(at, name, &st, flags);
+        return l->rest[0] ? -ENOTDIR : open_file(at, name, &st, flags);
     }
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between grpc.c (the server) and rpc.c (one call); nobody else includes it. */
-#ifndef CRICKET_GRPC_INT_H
-#define CRICKET_GRPC_INT_H
+/* Between h2o_grpc.c (the server) and h2o_rpc.c (one call); nobody else includes it. */
+#ifndef CRICKET_H2O_GRPC_H
+#define CRICKET_H2O_GRPC_H
 
 #include "list.h"
 #include "reactor/grpc.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The gRPC server: its socket, its HTTP/2 context, its orderly end. Calls are in rpc.c.
+/* The gRPC server: its socket, its HTTP/2 context, its orderly end. Calls are in h2o_rpc.c.
  *
  * Connections are handed to libh2o as HTTP/2 at once (prior knowledge, no HTTP/1 on this socket). Settings that
  * differ from libh2o's defaults, and why:
@@ -11,7 +11,7 @@
 
 #include "log.h"
 #include "mem.h"
-#include "reactor/grpc_int.h"
+#include "reactor/h2o_grpc.h"
 #include "reactor/h2o_trailers.h"
 
 #include <errno.h>

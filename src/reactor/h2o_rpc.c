@@ -11,7 +11,7 @@
  * Messages are packed once, behind their five bytes of gRPC frame, into the chunk that is sent. */
 #include "list.h"
 #include "mem.h"
-#include "reactor/grpc_int.h"
+#include "reactor/h2o_grpc.h"
 #include "reactor/h2o_trailers.h"
 #include "reactor/pbwire.h"
 #include "reactor/pool.h"

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every RPC of runtime.v1, one line each, with its handler. What has none yet answers Unimplemented, which clients know
+ * how to live with (CRI 2.1).
+ *
+ * The same handlers serve runtime.v1alpha2: its messages are those of v1 with fewer fields, so the descriptors of
+ * v1 decode them. It has only the RPCs that it had when it ended (Kubernetes 1.25); the others are unknown methods there. */
+#include "handlers/handlers.h"
+#include "handlers/rpcs.h"
+#include "mem.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum { BOTH = 1, V1_ONLY = 0 };
+
+struct row {
+    const char *name;
+    rpc_fn fn;                       /* NULL: not there yet */
+    int alpha;
+};
+
+static const struct row runtime_rows[] = {
+    { "Version", handle_version, BOTH },
+    { "RunPodSandbox", NULL, BOTH },
+    { "StopPodSandbox", NULL, BOTH },
+    { "RemovePodSandbox", NULL, BOTH },
+    { "PodSandboxStatus", NULL, BOTH },
+    { "ListPodSandbox", NULL, BOTH },
+    { "StreamPodSandboxes", NULL, V1_ONLY },
+    { "CreateContainer", NULL, BOTH },
+    { "StartContainer", NULL, BOTH },
+    { "StopContainer", NULL, BOTH },
+    { "RemoveContainer", NULL, BOTH },
+    { "ListContainers", NULL, BOTH },
+    { "StreamContainers", NULL, V1_ONLY },
+    { "ContainerStatus", NULL, BOTH },
+    { "UpdateContainerResources", NULL, BOTH },
+    { "ReopenContainerLog", NULL, BOTH },
+    { "ExecSync", NULL, BOTH },
+    { "Exec", NULL, BOTH },
+    { "Attach", NULL, BOTH },
+    { "PortForward", NULL, BOTH },
+    { "ContainerStats", NULL, BOTH },
+    { "ListContainerStats", NULL, BOTH },
+    { "StreamContainerStats", NULL, V1_ONLY },
+    { "PodSandboxStats", NULL, BOTH },
+    { "ListPodSandboxStats", NULL, BOTH },
+    { "StreamPodSandboxStats", NULL, V1_ONLY },
+    { "UpdateRuntimeConfig", NULL, BOTH },
+    { "Status", NULL, BOTH },
+    { "CheckpointContainer", NULL, V1_ONLY },
+    { "CheckpointPod", NULL, V1_ONLY },
+    { "RestorePod", NULL, V1_ONLY },
+    { "GetContainerEvents", NULL, V1_ONLY },
+    { "ListMetricDescriptors", NULL, V1_ONLY },
+    { "ListPodSandboxMetrics", NULL, V1_ONLY },
+    { "StreamPodSandboxMetrics", NULL, V1_ONLY },
+    { "RuntimeConfig", NULL, V1_ONLY },
+    { "UpdatePodSandboxResources", NULL, V1_ONLY },
+};
+
+static const struct row image_rows[] = {
+    { "ListImages", NULL, BOTH },
+    { "StreamImages", NULL, V1_ONLY },
+    { "ImageStatus", NULL, BOTH },
+    { "PullImage", NULL, BOTH },
+    { "RemoveImage", NULL, BOTH },
+    { "ImageFsInfo", NULL, BOTH },
+};
+
+enum { ROWS = ARRAY_LEN(runtime_rows) + ARRAY_LEN(image_rows) };
+
+static void handle_missing(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
+{
+    (void)req;
+    (void)ctx;
+    rpc_fail(rpc, GRPC_UNIMPLEMENTED, "%s is not implemented", rpc_method(rpc));
+}
+
+static struct grpc_method *add_rows(struct grpc_method *m, const struct row *rows, size_t n,
+                                    const ProtobufCServiceDescriptor *d, const char *service, int only)
+{
+    for (size_t i = 0; i < n; i++) {
+        const ProtobufCMethodDescriptor *md = protobuf_c_service_descriptor_get_method_by_name(d, rows[i].name);
+
+        assert(md);
+        if (rows[i].alpha < only)
+            continue;
+        *m++ = (struct grpc_method){ service, rows[i].name, md->input,
+                                     rows[i].fn ? rows[i].fn : handle_missing };
+    }
+    return m;
+}
+
+const struct grpc_method *handlers_methods(struct handlers *h)
+{
+    static struct grpc_method methods[2 * ROWS + 1];
+    const ProtobufCServiceDescriptor *r = &runtime__v1__runtime_service__descriptor;
+    const ProtobufCServiceDescriptor *i = &runtime__v1__image_service__descriptor;
+    struct grpc_method *m = methods;
+
+    (void)h;
+    assert(r->n_methods == ARRAY_LEN(runtime_rows) && i->n_methods == ARRAY_LEN(image_rows));
+    m = add_rows(m, runtime_rows, ARRAY_LEN(runtime_rows), r, "runtime.v1.RuntimeService", V1_ONLY);
+    m = add_rows(m, image_rows, ARRAY_LEN(image_rows), i, "runtime.v1.ImageService", V1_ONLY);
+    m = add_rows(m, runtime_rows, ARRAY_LEN(runtime_rows), r, "runtime.v1alpha2.RuntimeService", BOTH);
+    m = add_rows(m, image_rows, ARRAY_LEN(image_rows), i, "runtime.v1alpha2.ImageService", BOTH);
+    *m = (struct grpc_method){ 0 };
+    return methods;
+}

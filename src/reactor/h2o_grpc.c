@@ -204,6 +204,7 @@ struct grpc_server *grpc_free(struct grpc_server *s)
     remove_socket(s);
     trailers_drop_conns(&s->http);
     bridge_spin(s->bridge, SPIN_MAX, has_conns, s);
+    h2o_timeout_unlink(&s->http.http2._graceful_shutdown_timeout); /* the second GOAWAY, a second after the first */
     h2o_timeout_init(bridge_h2o(s->bridge), &s->http.http2.idle_timeout, IDLE_MS);
     h2o_context_dispose(&s->http);
     h2o_config_dispose(&s->conf);

@@ -48,7 +48,7 @@ for _name in list(os.environ):
         del os.environ[_name]
 
 from images import (Image, Layer, Registry as RegistryClient, busybox, busybox_image,  # noqa: E402,F401
-                    busybox_layer)
+                    busybox_layer, digest)
 
 SRC = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.environ.get("CRICKET_BUILD") or os.path.join(SRC, "build"))
@@ -445,6 +445,7 @@ class Daemon:
             "cgroup_parent": self.cgroup,
             "cni": {"conf_dirs": [self.tmp + "/net.d"], "bin_dirs": ["/usr/lib/cni"]},
         }
+        os.mkdir(self.tmp + "/config.d")
         os.mkdir(self.tmp + "/net.d")
         if cni:
             self.write_cni(self.bridge() if cni is True else cni)
@@ -752,6 +753,12 @@ class Daemon:
         for path in reversed(mounts):
             if path.startswith(self.tmp + "/"):
                 libc.umount2(path.encode(), 2)         # MNT_DETACH
+
+    def forget(self):
+        """Clears away a daemon that the test has stopped already."""
+        self.clear()
+        self.close()
+        _daemons.remove(self)
 
     def close(self):
         for r in self.registries:

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The two LMDB environments and who may write them.
  *
- *   run store      <state>/store on tmpfs, MDB_NOSYNC: written here, committed once per loop turn before the
- *                  replies leave. Survives the daemon, ends with the boot.
- *   durable store  <root>/store, full sync: written only by `cricket-worker store` from batches that
- *                  are sent over a pipe. Image and layer batches are waited for; sandbox and container records
- *                  follow lazily in groups.
+ *   run store      <state>/store on tmpfs, MDB_NOSYNC: written here, committed once per loop turn
+ *                  before the replies leave. Survives the daemon, ends with the boot.
+ *   durable store  <root>/store, full sync: written only by `cricket-worker store` from batches
+ *                  that are sent over a socket. Image and layer batches are waited for; sandbox and
+ *                  container records follow lazily in groups.
  *
- * A record is (table, key) -> bytes; what the bytes mean is the caller's (proto/state.proto). Everything is read once, at start; after
- * that memory is the truth. Puts and dels of the run store never fail visibly: a full tmpfs is logged and
- * makes store_healthy() false, which Status reports. */
+ * A record is (table, key) -> bytes; what the bytes mean is the caller's (proto/state.proto).
+ * Everything is read once, at start, by a worker as well (a damaged LMDB file can crash whoever
+ * maps it); after that memory is the truth. Puts and dels of the run store never fail visibly: a
+ * full tmpfs is logged, makes store_healthy() false, which Status reports, and what was not written
+ * is tried again. */
 #ifndef CRICKET_STORE_H
 #define CRICKET_STORE_H
 
@@ -20,40 +22,51 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum store_table { STORE_META, STORE_SANDBOX, STORE_CONTAINER, STORE_IMAGE, STORE_LAYER, STORE_TABLES };
+/* The order is also that of the letters in store_msg.c. */
+enum store_table { STORE_META, STORE_SANDBOX, STORE_CONTAINER, STORE_IMAGE, STORE_LAYER,
+                  STORE_TABLES };
 
 struct store;
 
 struct store_opts {
-    const char *root;                /* durable part below it */
-    const char *state;               /* run part below it */
+    const char *root;                /* durable part below it; made if absent */
+    const char *state;               /* run part below it; made if absent */
     const char *worker;              /* path of cricket-worker */
-    int64_t lazy_ms;                 /* how long lazy records may wait; 1000 */
+    int64_t lazy_ms;                 /* how long lazy records may wait; 0: 1000 */
 };
 
-/* Opens both (making them), takes the lock that keeps a second daemon off the same root and the same state. A damaged durable
- * store is set aside as store.damaged-<time> with a loud message; *ret_rebuilt then says so. *ret_same_boot: the run store is of this boot
- * (then sandboxes and containers come from it; else from the durable store). */
+/* Opens both (making them), takes the locks that keep a second daemon off the same root and the
+ * same state (-EBUSY, names the holder). A store of a newer schema is refused. A damaged durable
+ * store is set aside as store.damaged-<time> with a loud message; *ret_rebuilt then says so.
+ * *ret_same_boot: the run store is of this boot (then sandboxes and containers come from it; else
+ * from the durable store). Blocks: for start-up only. */
 int store_open(struct loop *l, const struct store_opts *o, bool *ret_same_boot, bool *ret_rebuilt,
                struct store **ret, struct err *err);
-struct store *store_close(struct store *s);      /* commits, flushes lazily queued records; may block: exit only */
+/* Commits and flushes lazily queued records (up to 10 s); for the exit only. Callbacks of batches
+ * that wait are not called. */
+struct store *store_close(struct store *s);
 bool store_healthy(const struct store *s);
 
 typedef void (*store_row_fn)(void *arg, const char *key, const void *val, size_t len);
-/* Every record of a table: sandboxes and containers from the run or the durable store as store_open() decided,
- * images and layers from the durable one. */
+/* Every record of a table: sandboxes and containers from the run or the durable store as
+ * store_open() decided, images and layers from the durable one. Once per table: the rows are freed
+ * behind it. */
 int store_each(struct store *s, enum store_table t, store_row_fn fn, void *arg, struct err *err);
 
-/* Sandbox and container records: run store at the end of this turn, durable store within lazy_ms. */
+/* Sandbox and container records: run store at the end of this turn, durable one within lazy_ms. */
 void store_put(struct store *s, enum store_table t, const char *key, const void *val, size_t len);
 void store_del(struct store *s, enum store_table t, const char *key);
 
-/* Durable batches: all or nothing, in order of submission. */
+/* Durable batches: all or nothing, in order of submission. Keys have 1 to 255 bytes. */
 struct store_batch;
 struct store_batch *store_batch_new(struct store *s);
-void store_batch_put(struct store_batch *b, enum store_table t, const char *key, const void *val, size_t len);
+struct store_batch *store_batch_free(struct store_batch *b);   /* one that is not to be committed */
+void store_batch_put(struct store_batch *b, enum store_table t, const char *key, const void *val,
+                     size_t len);
 void store_batch_del(struct store_batch *b, enum store_table t, const char *key);
-/* Consumes b. done(arg, NULL) once it is on disk, done(arg, err) if it cannot be. Never called from inside. */
-void store_batch_commit(struct store_batch *b, void (*done)(void *arg, const struct err *err), void *arg);
+/* Consumes b. done(arg, NULL) once it is on disk, done(arg, err) if it cannot be; NULL: nobody
+ * waits. Never called from inside. */
+void store_batch_commit(struct store_batch *b, void (*done)(void *arg, const struct err *err),
+                        void *arg);
 
 #endif

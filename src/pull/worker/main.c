@@ -10,6 +10,7 @@ static const struct {
     const char *name;
     int (*fn)(int argc, char **argv);
 } jobs[] = {
+    { "store", worker_store },
     { NULL, NULL },
 };
 

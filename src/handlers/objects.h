@@ -14,10 +14,12 @@
 
 #include "conf.h"
 #include "err.h"
+#include "handlers/spec.h"
 #include "list.h"
 #include "proc/cni.h"
 #include "proc/link.h"
 #include "proc/seccomp.h"
+#include "pull/hosts.h"
 #include "pull/pull.h"
 #include "pull/ref.h"
 #include "reactor/grpc.h"
@@ -49,9 +51,10 @@ struct handlers {
     struct seccomp_cache *seccomp;
     struct idmap sandboxes, ctrs;
     struct link_opts link_opts;
+    struct spec_node node;           /* what this node can do: spec.h */
+    struct hosts *hosts;             /* of the configuration, for the puller */
     char boot_id[40];
     char *pod_path, *worker_path;
-    char *cgroup_own;                /* cricket's own cgroup: supervisors live there */
     char pod_cidr[256];              /* of UpdateRuntimeConfig */
     struct list acks;                /* exits to be told to the supervisors after the commit */
     struct list subscribers;         /* of GetContainerEvents */

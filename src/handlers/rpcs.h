@@ -7,6 +7,59 @@
 
 #define HANDLER(name) void name(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 
+/* version.c */
 HANDLER(handle_version);
+/* status.c */
+HANDLER(handle_status);
+HANDLER(handle_runtime_config);
+HANDLER(handle_update_runtime_config);
+/* sandbox_*.c */
+HANDLER(handle_run_pod_sandbox);
+HANDLER(handle_stop_pod_sandbox);
+HANDLER(handle_remove_pod_sandbox);
+HANDLER(handle_pod_sandbox_status);
+HANDLER(handle_list_pod_sandbox);
+/* ctr_*.c */
+HANDLER(handle_create_container);
+HANDLER(handle_start_container);
+HANDLER(handle_stop_container);
+HANDLER(handle_remove_container);
+HANDLER(handle_container_status);
+HANDLER(handle_list_containers);
+HANDLER(handle_update_container_resources);
+HANDLER(handle_reopen_container_log);
+/* exec_sync.c */
+HANDLER(handle_exec_sync);
+/* image_*.c */
+HANDLER(handle_list_images);
+HANDLER(handle_stream_images);
+HANDLER(handle_image_status);
+HANDLER(handle_pull_image);
+HANDLER(handle_remove_image);
+HANDLER(handle_image_fs_info);
+
+/* --- helpers that several handlers share (util.c) */
+
+/* A deep copy, to be freed by protobuf_c_message_free_unpacked(). */
+ProtobufCMessage *pb_dup(const ProtobufCMessage *m);
+/* Byte for byte the same encoding? */
+bool pb_same(const ProtobufCMessage *a, const ProtobufCMessage *b);
+/* Is the runtime handler configured? "" always is. */
+int handler_check(struct handlers *h, const char *name, struct err *err);
+/* Does every entry of the selector stand in the labels, exactly? Entries of any string map. */
+bool labels_match(void *const *selector, size_t n_selector, void *const *labels, size_t n_labels);
+/* Appends field `number` (length-delimited) with these bytes: replies are joined from ready-made parts. */
+void pb_join(struct str *reply, unsigned number, const struct str *part);
+
+/* Commits b, then has the layer directories deleted that nobody needs any more: never before the commit, or a
+ * power cut would leave records of layers that are gone. Takes over dead. */
+void commit_and_delete(struct handlers *h, struct store_batch *b, uint64_t *dead, size_t n);
+/* A container lets go of its layers (removal, or a creation that failed). */
+void ctr_drop_layers(struct ctr *c);
+
+/* Callbacks of the sandbox's link. */
+void sandbox_link_events(struct sandbox *s, struct link_events *ev);
+/* The supervisor is gone: containers EXITED, sandbox NOTREADY. */
+void sandbox_lost(struct sandbox *s);
 
 #endif

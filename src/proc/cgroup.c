@@ -780,6 +780,26 @@ bool cgroup_empty(const char *path)
     return empty;
 }
 
+int cgroup_processes(const char *path, pid_t **ret, size_t *ret_n, struct err *err)
+{
+    struct pids p = { NULL, 0 };
+    int r = check_path(path, err);
+
+    if (r < 0)
+        return r;
+    auto_fd int dir = open_dir(watch_hier(), path);
+    if (dir < 0)
+        return err_code(err, dir, "cgroup '%s'", path);
+    r = each_dir(dir, 0, add_pids, &p);
+    if (r < 0) {
+        free(p.v);
+        return err_code(err, r, "processes of cgroup '%s'", path);
+    }
+    *ret = p.v;
+    *ret_n = p.n;
+    return 0;
+}
+
 int cgroup_thaw(const char *path)
 {
     const struct hier *h;

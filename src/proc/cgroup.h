@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum { CGROUP_FDS_MAX = 16 };
 
@@ -65,6 +66,8 @@ int cgroup_open_oom(const char *path);           /* memory.oom_control or memory
 int cgroup_open_file(const char *path, const char *controller, const char *file, int flags);
 /* SIGKILL to all in it and below (cgroup.kill where there is one). Thaws first. 0 also when it is not there. */
 int cgroup_kill(const char *path, struct err *err);
+/* The processes in it and below, as this process sees them; *ret (NULL for none) is freed by the caller. */
+int cgroup_processes(const char *path, pid_t **ret, size_t *ret_n, struct err *err);
 bool cgroup_empty(const char *path);
 int cgroup_thaw(const char *path);
 /* rmdir in every hierarchy, children first. -EBUSY while something still lives there: try again later. */

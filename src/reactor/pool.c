@@ -5,7 +5,9 @@
 
 #include "mem.h"
 
+#include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { CHUNK = 4096, ALIGN = 16 };
@@ -80,4 +82,27 @@ void pool_deinit(struct pool *p)
         free(c);
     }
     p->used = p->size = p->total = 0;
+}
+
+char *pool_strdup(struct pool *p, const char *s)
+{
+    size_t n = strlen(s) + 1;
+
+    return memcpy(pool_alloc(p, n), s, n);
+}
+
+char *pool_printf(struct pool *p, const char *fmt, ...)
+{
+    va_list ap;
+    char *s;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    s = pool_alloc(p, (size_t)(n < 0 ? 0 : n) + 1);
+    va_start(ap, fmt);
+    vsnprintf(s, (size_t)(n < 0 ? 0 : n) + 1, fmt, ap);
+    va_end(ap);
+    return s;
 }

@@ -10,6 +10,9 @@
 #include "state.pb-c.h"
 #include "store/store.h"
 
+#include <stdbool.h>
+#include <stdint.h>
+
 struct images;
 
 struct layer {
@@ -58,6 +61,8 @@ uint64_t images_layer_number(struct images *im);
 void images_layers_hold(struct images *im, const uint64_t *numbers, size_t n);
 void images_layers_drop(struct images *im, const uint64_t *numbers, size_t n, struct store_batch *b,
                         uint64_t **ret_dead, size_t *ret_n);
+/* Does a layer of the index, or one that a container still holds, live in this directory? For clean-up at start. */
+bool images_number_used(const struct images *im, uint64_t number);
 uint64_t images_used_bytes(const struct images *im);
 uint64_t images_used_inodes(const struct images *im);
 

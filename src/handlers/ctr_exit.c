@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* When a container ends (CRI.md 4.9, 8.3).
+ *
+ * The supervisor has drained the logs and keeps a record of the exit until it is told that ours is on disk:
+ * the acknowledgement leaves behind the store's commit, in ctr_acks_flush(). What is left of the container's
+ * cgroup (its children, where the PID namespace is shared) is killed and the cgroup removed, which may need a
+ * few tries: rmdir(2) fails with EBUSY until the last process has been reaped. */
+#include "handlers/ctr_op.h"
+
+#include "handlers/rpcs.h"
+#include "mem.h"
+#include "proc/cgroup.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SWEEP_TRIES = 40, SWEEP_FIRST_MS = 2, SWEEP_MAX_MS = 500, MESSAGE_MAX = 4096 };
+
+void exit_wait_add(struct ctr *c, struct exit_wait *w, struct op *op)
+{
+    w->op = op;
+    list_add_tail(&c->exit_waits, &w->l);
+}
+
+/* --- cgroups that are on their way out */
+
+struct sweep {
+    struct list l;
+    struct ev_timer timer;
+    struct handlers *h;
+    char *path;
+    int tries;
+    double wait_s;
+};
+
+static void sweep_free(struct sweep *w)
+{
+    ev_timer_stop(loop_ev(w->h->loop), &w->timer);
+    list_del(&w->l);
+    free(w->path);
+    free(w);
+}
+
+static void sweep_try(struct sweep *w)
+{
+    struct err err = ERR_INIT;
+    int r;
+
+    (void)cgroup_kill(w->path, NULL);
+    r = cgroup_remove(w->path, &err);
+    if (r != -EBUSY || ++w->tries >= SWEEP_TRIES) {
+        if (r < 0)
+            log_warn("op=sweep cgroup='%s' err='%s', left for the next start", w->path, err.text);
+        sweep_free(w);
+        return;
+    }
+    w->wait_s = w->wait_s * 2 < SWEEP_MAX_MS / 1e3 ? w->wait_s * 2 : SWEEP_MAX_MS / 1e3;
+    ev_timer_stop(loop_ev(w->h->loop), &w->timer);
+    ev_timer_set(&w->timer, w->wait_s, 0.);
+    ev_timer_start(loop_ev(w->h->loop), &w->timer);
+}
+
+static void on_sweep(struct ev_loop *ev, struct ev_timer *t, int revents)
+{
+    struct sweep *w = container_of(t, struct sweep, timer);
+
+    (void)ev;
+    (void)revents;
+    loop_name(w->h->loop, "cgroup sweep");
+    sweep_try(w);
+}
+
+void cgroup_sweep(struct handlers *h, const char *path)
+{
+    struct sweep *w = mem_new(struct sweep);
+
+    w->h = h;
+    w->path = mem_strdup(path);
+    w->wait_s = SWEEP_FIRST_MS / 2e3;
+    list_add_tail(&h->sweeps, &w->l);
+    ev_timer_init(&w->timer, on_sweep, 0., 0.);
+    sweep_try(w);
+}
+
+void cgroup_sweeps_end(struct handlers *h)
+{
+    struct sweep *w;
+
+    list_each(w, &h->sweeps, struct sweep, l) {
+        (void)cgroup_remove(w->path, NULL);
+        sweep_free(w);
+    }
+}
+
+/* --- acknowledgements */
+
+struct ack {
+    struct list l;
+    char sandbox[ID_LEN + 1], ctr[ID_LEN + 1];
+};
+
+static void ack_later(struct sandbox *s, const char *ctr)
+{
+    struct ack *a = mem_new(struct ack);
+
+    snprintf(a->sandbox, sizeof a->sandbox, "%s", s->id);
+    snprintf(a->ctr, sizeof a->ctr, "%.64s", ctr);
+    list_add_tail(&s->h->acks, &a->l);
+}
+
+void ctr_acks_flush(void *handlers)
+{
+    struct handlers *h = handlers;
+    struct ack *a;
+
+    while ((a = list_first(&h->acks, struct ack, l))) {
+        struct sandbox *s = sandbox_by_id(h, a->sandbox);
+
+        if (s && s->link)
+            link_ack_exit(s->link, a->ctr);
+        list_del(&a->l);
+        free(a);
+    }
+}
+
+/* --- the exit itself */
+
+static const char *reason_of(const struct ctr_exit *x)
+{
+    if (x->reason)
+        return x->reason;
+    if (x->oom && x->code == 128 + SIGKILL)
+        return "OOMKilled";
+    return x->code ? "Error" : "Completed";
+}
+
+void ctr_set_exited(struct ctr *c, const struct ctr_exit *x)
+{
+    struct exit_wait *w;
+    char message[MESSAGE_MAX];
+
+    if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__EXITED)
+        return;
+    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__REMOVING)
+        c->rec->state = CRICKET__STATE__CONTAINER__STATE__EXITED;
+    c->rec->exit_code = x->code;
+    c->rec->finished_at = x->finished_at > 0 ? x->finished_at : clock_wall_ns();
+    if (c->rec->finished_at < c->rec->started_at)    /* the clock was set back meanwhile */
+        c->rec->finished_at = c->rec->started_at;
+    pb_set(&c->rec->reason, reason_of(x));
+    snprintf(message, sizeof message, "%s", x->message ? x->message : "");
+    pb_set(&c->rec->message, message);
+    c->rec->pid = 0;
+    c->pidfd = fd_close(c->pidfd);
+    ctr_save(c);
+    log_info("op=exit ctr=%s sandbox=%.13s name='%s' code=%d reason=%s", c->id, c->sandbox->id,
+             c->config->metadata->name, x->code, c->rec->reason);
+    if (c->rec->cgroup_path[0])
+        cgroup_sweep(c->h, c->rec->cgroup_path);
+    if (c->visible)
+        event_ctr(c, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
+    while ((w = list_first(&c->exit_waits, struct exit_wait, l))) {
+        list_del(&w->l);
+        op_wake(w->op, WAKE_DONE);
+    }
+}
+
+void ctr_on_exit(struct handlers *h, struct sandbox *s, const struct link_exit *x)
+{
+    struct ctr *c = ctr_by_id(h, x->id);
+
+    ack_later(s, x->id);
+    if (!c || c->sandbox != s) {
+        log_warn("op=exit ctr='%.64s' sandbox=%s err='no such container', ignoring", x->id, s->id);
+        return;
+    }
+    struct ctr_exit e = { .code = x->status, .oom = x->oom, .finished_at = x->finished_at };
+
+    ctr_set_exited(c, &e);
+}
+
+void sandbox_lost(struct sandbox *s)
+{
+    struct ctr *c;
+    bool was_ready = s->rec->state == CRICKET__STATE__SANDBOX__STATE__READY;
+
+    if (s->link)
+        s->link = link_free(s->link);
+    if (was_ready)
+        s->rec->state = CRICKET__STATE__SANDBOX__STATE__NOTREADY;
+    list_each(c, &s->ctrs, struct ctr, in_sandbox) {
+        if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__RUNNING) {
+            struct ctr_exit e = { .code = 255, .reason = "Unknown",
+                                  .message = "the sandbox's supervisor is gone" };
+
+            ctr_set_exited(c, &e);
+        }
+    }
+    sandbox_save(s);
+    if (was_ready)
+        event_sandbox(s, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
+}

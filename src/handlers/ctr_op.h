@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operations on a container that others start: stop and remove, for a client or for the sandbox. */
+#ifndef CRICKET_CTR_OP_H
+#define CRICKET_CTR_OP_H
+
+#include "handlers/objects.h"
+
+typedef void (*ctr_done_fn)(void *arg, const struct err *err);
+
+/* Stops c: its signal, grace_ms, then SIGKILL to its cgroup. Joins a stop that runs; the earlier kill time
+ * counts. done (may be NULL) comes when it has exited, at once when it does not run. */
+void ctr_stop_start(struct ctr *c, int64_t grace_ms, ctr_done_fn done, void *arg);
+/* Kills if needed, then removes all of it. */
+void ctr_remove_start(struct ctr *c, ctr_done_fn done, void *arg);
+
+/* --- exits (ctr_exit.c) */
+struct exit_wait {
+    struct list l;
+    struct op *op;                   /* woken with WAKE_DONE when the container has exited */
+};
+void exit_wait_add(struct ctr *c, struct exit_wait *w, struct op *op);
+static inline void exit_wait_end(struct exit_wait *w) { list_del(&w->l); }
+
+struct ctr_exit {
+    int code;
+    bool oom;
+    int64_t finished_at;
+    const char *reason;              /* NULL: by code and oom */
+    const char *message;
+};
+/* Records the exit, sends STOPPED, clears the cgroup away, wakes who waits. Once per container. */
+void ctr_set_exited(struct ctr *c, const struct ctr_exit *x);
+/* The supervisor's word. */
+void ctr_on_exit(struct handlers *h, struct sandbox *s, const struct link_exit *x);
+/* Tells the supervisors of exits that are on record now. Runs behind the store's commit. */
+void ctr_acks_flush(void *handlers);
+
+/* Kills what is left in a cgroup and removes it, trying again for a while. Takes a copy of path. */
+void cgroup_sweep(struct handlers *h, const char *path);
+void cgroup_sweeps_end(struct handlers *h);
+
+/* Ends the execs of a container (exec_sync.c, exec.c). */
+void ctr_end_execs(struct ctr *c);
+
+#endif

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* StopContainer and RemoveContainer (CRI.md 4.10, 4.11).
+ *
+ * One stop per container: who comes second joins, does not send the signal again, and may only bring the kill
+ * nearer. A client that goes away does not undo the kill. */
+#include "handlers/rpcs.h"
+
+#include "handlers/ctr_op.h"
+#include "handlers/turn.h"
+#include "mem.h"
+#include "proc/cgroup.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/syscall.h>
+
+struct ctr_op {
+    struct op op;                    /* first */
+    struct ctr *c;
+    struct op **slot;
+    struct turn turn;
+    struct waiters waiters;
+    struct list dones;               /* struct done: callers that are no clients */
+    struct exit_wait exit;
+    struct ev_timer kill_timer;      /* the earliest kill time of all who asked */
+    int64_t kill_at_ms;
+    bool asked;                      /* the stop signal was sent */
+};
+
+struct done {
+    struct list l;
+    ctr_done_fn fn;
+    void *arg;
+};
+
+static struct ctr_op *ctr_op_of(struct op *op)
+{
+    return container_of(op, struct ctr_op, op);
+}
+
+static void on_kill_time(struct ev_loop *ev, struct ev_timer *t, int revents)
+{
+    struct ctr_op *o = container_of(t, struct ctr_op, kill_timer);
+
+    (void)ev;
+    (void)revents;
+    loop_name(o->c->h->loop, "stop: grace is over");
+    op_wake(&o->op, WAKE_TIMEOUT);
+}
+
+static struct ctr_op *op_new(struct ctr *c, struct op **slot)
+{
+    struct ctr_op *o = mem_new(struct ctr_op);
+
+    o->c = c;
+    o->slot = slot;
+    *slot = &o->op;
+    turn_init(&o->turn, &o->op);
+    waiters_init(&o->waiters, NULL, NULL);
+    list_init(&o->dones);
+    list_init(&o->exit.l);
+    ev_timer_init(&o->kill_timer, on_kill_time, 0., 0.);
+    o->kill_at_ms = INT64_MAX;
+    return o;
+}
+
+static void op_done_add(struct ctr_op *o, ctr_done_fn fn, void *arg)
+{
+    struct done *d = mem_new(struct done);
+
+    d->fn = fn;
+    d->arg = arg;
+    list_add_tail(&o->dones, &d->l);
+}
+
+/* Answers everybody; the reply is an empty message for either RPC. */
+static void op_answer(struct ctr_op *o)
+{
+    Runtime__V1__StopContainerResponse reply = RUNTIME__V1__STOP_CONTAINER_RESPONSE__INIT;
+    const struct err *err = o->op.err.code ? &o->op.err : NULL;
+    struct done *d;
+
+    if (err)
+        waiters_fail(&o->waiters, err);
+    else
+        waiters_ok(&o->waiters, &reply.base);
+    while ((d = list_first(&o->dones, struct done, l))) {
+        list_del(&d->l);
+        d->fn(d->arg, err);
+        free(d);
+    }
+}
+
+static void op_end(struct ctr_op *o)
+{
+    struct ctr *c = o->c;
+
+    *o->slot = NULL;
+    ev_timer_stop(loop_ev(c->h->loop), &o->kill_timer);
+    exit_wait_end(&o->exit);
+    turn_end(&c->turns, &o->turn);
+    free(o);
+}
+
+static bool runs(const struct ctr *c)
+{
+    return c->rec->state == CRICKET__STATE__CONTAINER__STATE__RUNNING ||
+           (c->rec->state == CRICKET__STATE__CONTAINER__STATE__REMOVING && c->pidfd >= 0);
+}
+
+static int step_turn(struct op *op, enum wake why)
+{
+    struct ctr_op *o = ctr_op_of(op);
+
+    (void)why;
+    return turn_take(&o->c->turns, &o->turn);
+}
+
+static void arm_kill(struct ctr_op *o)
+{
+    struct ev_loop *ev = loop_ev(o->c->h->loop);
+    int64_t left = o->kill_at_ms - clock_mono_ms();
+
+    ev_timer_stop(ev, &o->kill_timer);
+    ev_now_update(ev);
+    ev_timer_set(&o->kill_timer, left > 0 ? (double)left / 1e3 : 0., 0.);
+    ev_timer_start(ev, &o->kill_timer);
+}
+
+static int stop_ask(struct op *op, enum wake why)
+{
+    struct ctr_op *o = ctr_op_of(op);
+    struct ctr *c = o->c;
+    int sig = SIGTERM;
+
+    (void)why;
+    if (!runs(c))
+        return 0;
+    (void)cgroup_thaw(c->rec->cgroup_path);
+    exit_wait_add(c, &o->exit, op);
+    if (o->kill_at_ms <= clock_mono_ms())
+        return 0;    /* no grace: straight to the kill */
+    o->asked = true;
+    (void)spec_stop_signal((Runtime__V1__Signal)c->rec->stop_signal, "", &sig, NULL, NULL);
+    link_signal(c->sandbox->link, c->id, sig);
+    arm_kill(o);
+    return op_wait(op, 0);
+}
+
+static int stop_insist(struct op *op, enum wake why)
+{
+    struct ctr_op *o = ctr_op_of(op);
+    struct ctr *c = o->c;
+    struct err err = ERR_INIT;
+
+    (void)why;
+    if (!runs(c))
+        return 0;
+    ev_timer_stop(loop_ev(c->h->loop), &o->kill_timer);
+    if (cgroup_kill(c->rec->cgroup_path, &err) < 0)
+        log_warn("op=stop ctr=%s step=insist err='%s', killing the first process alone", c->id, err.text);
+    if (c->sandbox->link)
+        link_signal(c->sandbox->link, c->id, SIGKILL);
+    return op_wait(op, 0);    /* a process in uninterruptible sleep: the caller's deadline decides */
+}
+
+static int stop_reap(struct op *op, enum wake why)
+{
+    struct ctr *c = ctr_op_of(op)->c;
+
+    (void)why;
+    if (runs(c))
+        return err_set(&op->err, -EBUSY, "container %s: still running after SIGKILL", c->id);
+    return 0;
+}
+
+static void stop_done(struct op *op)
+{
+    struct ctr_op *o = ctr_op_of(op);
+
+    op_answer(o);
+    op_end(o);
+}
+
+static const struct op_step stop_steps[] = {
+    { "turn", step_turn },
+    { "ask", stop_ask },          /* stop signal; wakes on exit or when the grace is over */
+    { "insist", stop_insist },    /* not gone: kill the cgroup, wait again */
+    { "reap", stop_reap },
+    { 0 },
+};
+
+static const struct op_class stop_class = { .name = "stop", .steps = stop_steps, .done = stop_done };
+
+/* The stop of c, to be joined or just made (then *ret_new). */
+static struct ctr_op *stop_get(struct ctr *c, int64_t grace_ms, bool *ret_new)
+{
+    struct ctr_op *o = c->stop ? ctr_op_of(c->stop) : op_new(c, &c->stop);
+    int64_t now = clock_mono_ms(), at = grace_ms > INT64_MAX - now ? INT64_MAX : now + grace_ms;
+
+    *ret_new = o->kill_at_ms == INT64_MAX && !o->asked && list_empty(&o->turn.l);
+    if (at < o->kill_at_ms) {
+        o->kill_at_ms = at;
+        if (o->asked && runs(c))
+            arm_kill(o);
+    }
+    return o;
+}
+
+/* What can be stopped: a container that is being started will run in a moment. */
+static bool may_run(const struct ctr *c)
+{
+    return runs(c) || c->start;
+}
+
+void ctr_stop_start(struct ctr *c, int64_t grace_ms, ctr_done_fn done, void *arg)
+{
+    struct ctr_op *o;
+    bool fresh;
+
+    if (!may_run(c) && !c->create) {
+        if (done)
+            done(arg, NULL);
+        return;
+    }
+    o = stop_get(c, grace_ms, &fresh);
+    if (done)
+        op_done_add(o, done, arg);
+    if (fresh)
+        op_start(&o->op, &stop_class, c->h->loop, c->id);
+}
+
+void handle_stop_container(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
+{
+    const Runtime__V1__StopContainerRequest *q = (const void *)req;
+    Runtime__V1__StopContainerResponse reply = RUNTIME__V1__STOP_CONTAINER_RESPONSE__INIT;
+    struct err err = ERR_INIT;
+    struct ctr *c = ctr_find(ctx, q->container_id, &err);
+    struct ctr_op *o;
+    bool fresh;
+
+    if (!c && err.grpc != GRPC_NOT_FOUND) {
+        rpc_fail_err(rpc, &err);
+        return;
+    }
+    if (c && c->remove) {
+        waiters_add(&ctr_op_of(c->remove)->waiters, rpc);
+        return;
+    }
+    if (!c || !may_run(c)) {
+        rpc_ok(rpc, &reply.base);
+        return;
+    }
+    o = stop_get(c, q->timeout > 0 && q->timeout < INT64_MAX / 1000 ? q->timeout * 1000
+                    : q->timeout > 0                                ? INT64_MAX
+                                                                    : 0,
+                 &fresh);
+    waiters_add(&o->waiters, rpc);
+    if (fresh)
+        op_start(&o->op, &stop_class, c->h->loop, c->id);
+}
+
+/* --- remove */
+
+static int remove_mark(struct op *op, enum wake why)
+{
+    struct ctr *c = ctr_op_of(op)->c;
+
+    (void)why;
+    ctr_end_execs(c);
+    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING)
+        return 0;
+    exit_wait_add(c, &ctr_op_of(op)->exit, op);
+    return stop_insist(op, why);
+}
+
+static int remove_commit(struct op *op, enum wake why)
+{
+    struct ctr *c = ctr_op_of(op)->c;
+
+    (void)why;
+    if (runs(c))
+        return err_set(&op->err, -EBUSY, "container %s: still running after SIGKILL", c->id);
+    c->rec->state = CRICKET__STATE__CONTAINER__STATE__REMOVING;
+    ctr_save(c);
+    ctr_drop_layers(c);
+    return 0;
+}
+
+static void remove_done(struct op *op)
+{
+    struct ctr_op *o = ctr_op_of(op);
+    struct ctr *c = o->c;
+    struct handlers *h = c->h;
+
+    if (op->err.code) {
+        op_answer(o);
+        op_end(o);
+        return;
+    }
+    auto_free char *rel = mem_printf("containers/%s", c->id);
+
+    if (c->visible)
+        event_ctr(c, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_DELETED_EVENT);
+    c->visible = false;
+    log_info("op=rm ctr=%s name='%s'", c->id, c->config->metadata->name);
+    list_del(&c->in_sandbox);    /* a sandbox that waits for this may go right away */
+    op_answer(o);
+    op_end(o);
+    ctr_forget(c);
+    pull_remove_tree(h->puller, rel);
+}
+
+static const struct op_step remove_steps[] = {
+    { "turn", step_turn },
+    { "kill", remove_mark },
+    { "commit", remove_commit },
+    { 0 },
+};
+
+static const struct op_class remove_class = {
+    .name = "rm", .steps = remove_steps, .done = remove_done
+};
+
+void ctr_remove_start(struct ctr *c, ctr_done_fn done, void *arg)
+{
+    bool fresh = !c->remove;
+    struct ctr_op *o = fresh ? op_new(c, &c->remove) : ctr_op_of(c->remove);
+
+    if (done)
+        op_done_add(o, done, arg);
+    if (fresh)
+        op_start(&o->op, &remove_class, c->h->loop, c->id);
+}
+
+void handle_remove_container(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
+{
+    const Runtime__V1__RemoveContainerRequest *q = (const void *)req;
+    Runtime__V1__RemoveContainerResponse reply = RUNTIME__V1__REMOVE_CONTAINER_RESPONSE__INIT;
+    struct err err = ERR_INIT;
+    struct ctr *c = ctr_find(ctx, q->container_id, &err);
+    struct ctr_op *o;
+    bool fresh;
+
+    if (!c && err.grpc == GRPC_NOT_FOUND) {
+        rpc_ok(rpc, &reply.base);
+        return;
+    }
+    if (!c) {
+        rpc_fail_err(rpc, &err);
+        return;
+    }
+    fresh = !c->remove;
+    o = fresh ? op_new(c, &c->remove) : ctr_op_of(c->remove);
+    waiters_add(&o->waiters, rpc);
+    if (fresh)
+        op_start(&o->op, &remove_class, c->h->loop, c->id);
+}

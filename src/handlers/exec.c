@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "handlers/exec.h"
+
+#include "handlers/ctr_op.h"
+#include "handlers/launch.h"
+#include "mem.h"
+#include "proc/cgroup.h"
+
+struct exec_plan {
+    struct ctr *c;
+    struct ctr_input *input;
+    struct spec_exec *spec;
+    exec_plan_fn done;
+    void *arg;
+};
+
+struct ctr *exec_target(struct handlers *h, const char *id, char *const *cmd, size_t n_cmd, struct err *err)
+{
+    struct ctr *c = ctr_find(h, id, err);
+
+    if (!c)
+        return NULL;
+    if (!n_cmd || !cmd[0][0]) {
+        err_rpc(err, GRPC_INVALID_ARGUMENT, "exec in container %s: the command is empty", c->id);
+        return NULL;
+    }
+    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link || c->remove) {
+        err_rpc(err, GRPC_FAILED_PRECONDITION, "exec in container %s: it is not running (%s)", c->id,
+                ctr_state_name(c));
+        return NULL;
+    }
+    return c;
+}
+
+static void plan_end(struct exec_plan *p)
+{
+    spec_exec_free(p->spec);
+    ctr_input_free(p->input);
+    free(p);
+}
+
+void exec_plan_free(struct exec_plan *p)
+{
+    if (!p)
+        return;
+    seccomp_cancel(p->c->h->seccomp, p);
+    plan_end(p);
+}
+
+static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags, const struct err *err)
+{
+    struct exec_plan *p = arg;
+    exec_plan_fn done = p->done;
+    void *done_arg = p->arg;
+    struct err e = ERR_INIT;
+    int fd = -1;
+
+    if (!err) {
+        p->spec->process.seccomp = bpf;
+        p->spec->process.seccomp_len = len;
+        p->spec->process.seccomp_flags = flags;
+        if (plan_encode_exec(&p->spec->process, p->c->id, &fd, &e) < 0)
+            err = &e;
+    } else {
+        e = *err;    /* may live in what is freed now */
+        err = &e;
+    }
+    plan_end(p);
+    done(done_arg, err ? -1 : fd, err);
+}
+
+void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin, exec_plan_fn done,
+                    void *arg, struct exec_plan **ret)
+{
+    struct exec_plan *p = mem_new(struct exec_plan);
+    struct err err = ERR_INIT;
+
+    p->c = c;
+    p->done = done;
+    p->arg = arg;
+    p->input = ctr_input_new(c);
+    if (spec_build_exec(&p->input->in, cmd, n_cmd, tty, with_stdin, &p->spec, &err) < 0) {
+        plan_end(p);
+        done(arg, -1, &err);
+        return;
+    }
+    *ret = p;
+    spec_seccomp_get(c->h, p->spec->seccomp, p->spec->seccomp_path, p->spec->process.cap_bounding, on_profile, p);
+}
+
+int exec_launch(struct ctr *c, int plan_fd, const int fds[3], const struct link_exec_events *ev,
+                struct link_exec **ret, struct err *err)
+{
+    int join[CGROUP_FDS_MAX], n, r;
+
+    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link)
+        return err_rpc(err, GRPC_FAILED_PRECONDITION, "exec in container %s: it has ended", c->id);
+    n = cgroup_open_join(c->rec->cgroup_path, join, err);
+    if (n < 0)
+        return err_note(err, "exec in container %s", c->id);
+    r = link_exec(c->sandbox->link, c->id, plan_fd, fds, join, (size_t)n, cgroup_is_v2(), ev, ret, err);
+    cgroup_close_join(join, n);
+    return r < 0 ? err_note(err, "exec in container %s", c->id) : 0;
+}
+
+void ctr_end_execs(struct ctr *c)
+{
+    struct exec_base *b;
+
+    while ((b = list_first(&c->execs, struct exec_base, l)))
+        b->end(b);    /* leaves the list */
+}

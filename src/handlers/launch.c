@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "handlers/launch.h"
+
+#include "mem.h"
+#include "proc/cgroup.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+struct ctr_input *ctr_input_new(struct ctr *c)
+{
+    struct handlers *h = c->h;
+    struct ctr_input *i = mem_new(struct ctr_input);
+    struct layer_dirs dirs = LAYER_DIRS_INIT;
+    size_t n = c->rec->n_volume_images;
+
+    layer_dirs_of(h, c->rec->layers, c->rec->n_layers, &dirs);
+    i->lower = layer_dirs_join(&dirs);
+    layer_dirs_deinit(&dirs);
+    i->upper = mem_printf("%s/containers/%s/upper", h->conf->root, c->id);
+    i->work = mem_printf("%s/containers/%s/work", h->conf->root, c->id);
+    i->hostname = mem_alloc(HOST_NAME_MAX + 1);
+    if (c->sandbox->config->hostname[0])
+        snprintf(i->hostname, HOST_NAME_MAX + 1, "%s", c->sandbox->config->hostname);
+    else
+        (void)gethostname(i->hostname, HOST_NAME_MAX);
+    i->user.uid = (uid_t)c->rec->uid;
+    i->user.gid = (gid_t)c->rec->gid;
+    i->user.home = mem_strdup(c->rec->home);
+    i->user.n_groups = c->rec->n_groups;
+    i->user.groups = mem_array(c->rec->n_groups + 1, sizeof(gid_t));
+    for (size_t k = 0; k < c->rec->n_groups; k++)
+        i->user.groups[k] = (gid_t)c->rec->groups[k];
+    i->volumes = mem_array(n + 1, sizeof *i->volumes);
+    for (size_t k = 0; k < n; k++) {
+        const Cricket__State__VolumeImage *v = c->rec->volume_images[k];
+
+        layer_dirs_of(h, v->layers, v->n_layers, &dirs);
+        i->volumes[k].container_path = v->container_path;
+        i->volumes[k].lower = layer_dirs_join(&dirs);
+        layer_dirs_deinit(&dirs);
+    }
+    i->in = (struct spec_input){
+        .id = c->id,
+        .config = c->config,
+        .sandbox = c->sandbox->config,
+        .image = c->rec->image_config,
+        .resources = c->resources,
+        .user = &i->user,
+        .node = &h->node,
+        .lower = i->lower,
+        .upper = i->upper,
+        .work = i->work,
+        .pod_dir = c->sandbox->dir,
+        .volumes = i->volumes,
+        .n_volumes = n,
+        .log_path = c->rec->log_path,
+        .hostname = i->hostname,
+        .log_line_max = h->conf->log_line_max,
+        .rlimit_nofile = h->conf->rlimit_nofile,
+    };
+    return i;
+}
+
+struct ctr_input *ctr_input_free(struct ctr_input *i)
+{
+    if (!i)
+        return NULL;
+    for (size_t k = 0; k < i->in.n_volumes; k++)
+        free((char *)(uintptr_t)i->volumes[k].lower);
+    free(i->volumes);
+    spec_user_deinit(&i->user);
+    free(i->lower);
+    free(i->upper);
+    free(i->work);
+    free(i->hostname);
+    free(i);
+    return NULL;
+}
+
+void spec_seccomp_get(struct handlers *h, enum spec_seccomp kind, const char *path, uint64_t caps, seccomp_fn done,
+                      void *arg)
+{
+    if (kind == SPEC_SECCOMP_NONE)
+        done(arg, NULL, 0, 0, NULL);
+    else
+        seccomp_get(h->seccomp, kind == SPEC_SECCOMP_FILE ? path : NULL, caps, done, arg);
+}
+
+static int make_cgroup(struct ctr *c, const struct spec *s, struct err *err)
+{
+    const char *path = c->rec->cgroup_path;
+    auto_free char *made = NULL;
+
+    if (cgroup_make(path, &made, err) < 0 || cgroup_set(path, &s->limits, err) < 0 ||
+        cgroup_set_devices(path, s->device_rules, s->n_device_rules, err) < 0)
+        return err_note(err, "cgroup %s", path);
+    return 0;
+}
+
+int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len, unsigned bpf_flags,
+               link_start_fn done, void *arg, struct err *err)
+{
+    const Runtime__V1__NamespaceOption *ns =
+        c->config->linux && c->config->linux->security_context
+            ? c->config->linux->security_context->namespace_options : NULL;
+    const char *target = spec->plan.pidns == PLAN_PID_TARGET && ns ? ns->target_id : NULL;
+    int fds[CGROUP_FDS_MAX], n, r;
+    auto_fd int plan_fd = -1, oom_fd = -1;
+
+    spec->plan.process.seccomp = bpf;
+    spec->plan.process.seccomp_len = bpf_len;
+    spec->plan.process.seccomp_flags = bpf_flags;
+    if (target) {
+        struct ctr *t = ctr_find(c->h, target, err);
+
+        if (!t || t->sandbox != c->sandbox || t->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING)
+            return err_rpc(err, GRPC_FAILED_PRECONDITION, "target container '%.64s' does not run in this sandbox",
+                           target);
+        target = t->id;
+    }
+    r = make_cgroup(c, spec, err);
+    if (r < 0)
+        return r;
+    r = plan_encode(&spec->plan, &plan_fd, err);
+    if (r < 0)
+        return r;
+    n = cgroup_open_join(c->rec->cgroup_path, fds, err);
+    if (n < 0)
+        return n;
+    oom_fd = cgroup_open_oom(c->rec->cgroup_path);
+    r = link_start(c->sandbox->link, c->id, plan_fd, fds, (size_t)n, cgroup_is_v2(), oom_fd, target, done, arg, err);
+    cgroup_close_join(fds, n);
+    return r;
+}
+
+const char *ctr_state_name(const struct ctr *c)
+{
+    switch (ctr_state(c)) {
+    case RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING: return "running";
+    case RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED: return "exited";
+    default: return "created";
+    }
+}

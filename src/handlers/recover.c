@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Start-up recovery (DESIGN: state).
+ *
+ * Same boot: every supervisor whose socket answers is met again; it tells what runs and hands over the exits of the
+ * time in between. A sandbox whose supervisor is gone is NOTREADY. What was being made is undone, what was being removed is
+ * removed, by the same operations that clients start.
+ * New boot: nothing runs. Every container is EXITED, every sandbox NOTREADY; addresses that CNI gave out are released.
+ * Then whatever no record names goes: supervisors, pod directories, container directories, layers. */
+#include "handlers/recover.h"
+
+#include "handlers/ctr_op.h"
+#include "handlers/rpcs.h"
+#include "handlers/sandbox_op.h"
+#include "mem.h"
+#include "proc/cgroup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+struct recovery {
+    struct handlers *h;
+    unsigned pending;                /* answers that are awaited; the loop runs until there are none */
+};
+
+struct meeting {                     /* with one supervisor */
+    struct recovery *r;
+    struct sandbox *s;               /* NULL: nobody's */
+    struct link *link;
+    char *dir;
+};
+
+static void answered(struct recovery *r)
+{
+    if (--r->pending == 0)
+        loop_stop(r->h->loop);
+}
+
+/* --- records */
+
+static void load_sandbox(void *arg, const char *key, const void *val, size_t len)
+{
+    struct err err = ERR_INIT;
+
+    if (!sandbox_load(arg, val, len, &err))
+        log_error("op=recover sandbox='%.64s' err='%s', leaving it out", key, err.text);
+}
+
+static void load_ctr(void *arg, const char *key, const void *val, size_t len)
+{
+    struct handlers *h = arg;
+    struct err err = ERR_INIT;
+    struct ctr *c = ctr_load(h, val, len, &err);
+
+    if (!c) {
+        log_error("op=recover ctr='%.64s' err='%s', leaving it out", key, err.text);
+        return;
+    }
+    images_layers_hold(h->images, c->rec->layers, c->rec->n_layers);
+    for (size_t i = 0; i < c->rec->n_volume_images; i++)
+        images_layers_hold(h->images, c->rec->volume_images[i]->layers, c->rec->volume_images[i]->n_layers);
+}
+
+/* Oldest first, as they were made. */
+static int by_age(const void *a, const void *b)
+{
+    const struct ctr *x = *(struct ctr *const *)a, *y = *(struct ctr *const *)b;
+
+    return x->rec->created_at < y->rec->created_at ? -1 : x->rec->created_at > y->rec->created_at;
+}
+
+static void sort_rings(struct handlers *h)
+{
+    auto_free struct ctr **v = mem_array(h->ctrs.n + 1, sizeof *v);
+
+    if (!h->ctrs.n)
+        return;
+    memcpy(v, h->ctrs.v, h->ctrs.n * sizeof *v);
+    qsort(v, h->ctrs.n, sizeof *v, by_age);
+    for (size_t i = 0; i < h->ctrs.n; i++) {
+        list_del(&v[i]->in_sandbox);
+        list_add_tail(&v[i]->sandbox->ctrs, &v[i]->in_sandbox);
+    }
+}
+
+int recover_load(struct handlers *h, struct err *err)
+{
+    int r = store_each(h->store, STORE_SANDBOX, load_sandbox, h, err);
+
+    if (r >= 0)
+        r = store_each(h->store, STORE_CONTAINER, load_ctr, h, err);
+    if (r >= 0)
+        sort_rings(h);
+    return r;
+}
+
+/* --- meeting a supervisor */
+
+static void set_lost(struct ctr *c, const char *reason, int code, const char *message)
+{
+    struct ctr_exit x = { .code = code, .reason = reason, .message = message };
+
+    ctr_set_exited(c, &x);
+}
+
+/* A container that its supervisor does not have: it never started, or its exit has been handed over already. */
+static void settle_unseen(struct meeting *m)
+{
+    struct ctr *c;
+
+    list_each(c, &m->s->ctrs, struct ctr, in_sandbox) {
+        if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__STARTING)
+            set_lost(c, "StartError", 128, "the runtime was restarted while the container was being started");
+        else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__RUNNING && c->pidfd < 0)
+            set_lost(c, "Unknown", 255, "the container ended while the runtime was down");
+    }
+}
+
+static void on_ctr(void *arg, const struct link_ctr *x)
+{
+    struct meeting *m = arg;
+    struct ctr *c = ctr_by_id(m->r->h, x->id);
+
+    if (!m->s || !c || c->sandbox != m->s)
+        return;
+    if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__STARTING) {
+        c->rec->state = CRICKET__STATE__CONTAINER__STATE__RUNNING;
+        c->rec->started_at = x->started_at;
+        ctr_save(c);
+    }
+    if (!x->pid)    /* has exited: that follows */
+        return;
+    c->pidfd = fd_close(c->pidfd);
+    c->pidfd = (int)syscall(SYS_pidfd_open, x->pid, 0);
+    c->rec->pid = (uint32_t)x->pid;
+    if (c->pidfd < 0)
+        log_warn("op=recover ctr=%s pid=%d err='%s'", c->id, (int)x->pid, strerror(errno));
+}
+
+static void meeting_free(struct meeting *m)
+{
+    free(m->dir);
+    free(m);
+}
+
+static void remove_pod_dir(const char *dir)
+{
+    static const char *const names[] = { "netns", "sock", "hostname", "hosts", "resolv.conf", "exits" };
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        auto_free char *p = mem_printf("%s/%s", dir, names[i]);
+
+        if (i == 0)
+            (void)umount2(p, MNT_DETACH);    /* start-up: nobody is served yet */
+        if (remove(p) < 0 && errno == ENOTEMPTY) {
+            DIR *d = opendir(p);
+            struct dirent *e;
+
+            while (d && (e = readdir(d)))
+                (void)unlinkat(dirfd(d), e->d_name, 0);
+            if (d)
+                closedir(d);
+            (void)remove(p);
+        }
+    }
+    if (remove(dir) < 0 && errno != ENOENT)
+        log_warn("op=recover path='%s' err='%s'", dir, strerror(errno));
+}
+
+static void on_stray_down(void *arg, const struct err *err)
+{
+    struct meeting *m = arg;
+
+    (void)err;
+    link_free(m->link);
+    remove_pod_dir(m->dir);
+    answered(m->r);
+    meeting_free(m);
+}
+
+static void finish_removed(void *arg, const struct err *err)
+{
+    struct recovery *r = arg;
+
+    if (err)
+        log_warn("op=recover step=remove err='%s', left for a client to repeat", err->text);
+    answered(r);
+}
+
+/* The supervisor has told all that it knows (link), or there is none (NULL). */
+static void settle_sandbox(struct recovery *r, struct sandbox *s)
+{
+    struct ctr *c;
+
+    list_each(c, &s->ctrs, struct ctr, in_sandbox) {
+        if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__MAKING ||
+            c->rec->state == CRICKET__STATE__CONTAINER__STATE__REMOVING) {
+            r->pending++;
+            ctr_remove_start(c, finish_removed, r);
+        } else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__EXITED && c->rec->cgroup_path[0]) {
+            cgroup_sweep(r->h, c->rec->cgroup_path);
+        }
+    }
+    if (s->rec->state == CRICKET__STATE__SANDBOX__STATE__MAKING ||
+        s->rec->state == CRICKET__STATE__SANDBOX__STATE__REMOVING) {
+        r->pending++;
+        sandbox_remove_start(s, finish_removed, r);
+    }
+}
+
+static void on_met(void *arg, struct link *k, const char *netns, pid_t supervisor, const struct err *err)
+{
+    struct meeting *m = arg;
+    struct recovery *r = m->r;
+    struct sandbox *s = m->s;
+
+    (void)netns;
+    if (!s) {
+        if (err) {
+            m->link = NULL;
+            remove_pod_dir(m->dir);
+            answered(r);
+            meeting_free(m);
+            return;
+        }
+        log_warn("op=recover path='%s' pid=%d err='a supervisor that no record names', ending it", m->dir,
+                 (int)supervisor);
+        m->link = k;
+        link_shutdown(k, on_stray_down, m);
+        return;
+    }
+    if (err) {
+        log_warn("op=recover sandbox=%s err='%s', the sandbox is not ready", s->id, err->text);
+        s->link = NULL;
+        sandbox_lost(s);
+    } else {
+        s->link = k;
+        settle_unseen(m);
+    }
+    settle_sandbox(r, s);
+    answered(r);
+    meeting_free(m);
+}
+
+/* A supervisor that nobody knows: what it says of its containers is of no interest. */
+static void stray_exit(void *arg, const struct link_exit *x)
+{
+    (void)arg;
+    (void)x;
+}
+
+static void stray_gone(void *arg)
+{
+    (void)arg;
+}
+
+static void meet(struct recovery *r, struct sandbox *s, const char *dir)
+{
+    struct meeting *m = mem_new(struct meeting);
+    struct link_events ev = { .on_exit = stray_exit, .on_gone = stray_gone, .arg = m };
+    struct err err = ERR_INIT;
+
+    if (s)
+        sandbox_link_events(s, &ev);
+    m->r = r;
+    m->s = s;
+    m->dir = mem_strdup(dir);
+    r->pending++;
+    if (link_open(r->h->loop, dir, &ev, on_ctr, on_met, m, s ? &s->link : &m->link, &err) < 0)
+        on_met(m, NULL, "", 0, &err);
+}
+
+/* --- a new boot */
+
+static void on_released(void *arg, const struct err *err)
+{
+    struct recovery *r = arg;
+
+    if (err)
+        log_warn("op=recover step=network err='%s', released when the sandbox is removed", err->text);
+    answered(r);
+}
+
+static void new_boot(struct recovery *r)
+{
+    struct handlers *h = r->h;
+    struct sandbox *s;
+    struct ctr *c;
+
+    ctr_each(h, i, c) {
+        if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__CREATED ||
+            c->rec->state == CRICKET__STATE__CONTAINER__STATE__STARTING ||
+            c->rec->state == CRICKET__STATE__CONTAINER__STATE__RUNNING)
+            set_lost(c, "Unknown", 255, "the machine was restarted");
+    }
+    sandbox_each(h, i, s) {
+        if (s->rec->state == CRICKET__STATE__SANDBOX__STATE__READY) {
+            s->rec->state = CRICKET__STATE__SANDBOX__STATE__NOTREADY;
+            sandbox_save(s);
+        }
+        if (s->rec->state == CRICKET__STATE__SANDBOX__STATE__NOTREADY && s->rec->cni_added) {
+            r->pending++;
+            sandbox_stop_start(s, on_released, r);
+        }
+    }
+    /* Removals change the index: from the back, each at its own turn. */
+    for (size_t i = h->sandboxes.n; i-- > 0;) {
+        if (i < h->sandboxes.n)
+            settle_sandbox(r, h->sandboxes.v[i]);
+    }
+}
+
+/* --- garbage */
+
+static void each_dir(const char *path, void (*fn)(struct recovery *r, const char *name), struct recovery *r)
+{
+    DIR *d = opendir(path);
+    struct dirent *e;
+
+    if (!d)
+        return;
+    while ((e = readdir(d)))
+        if (e->d_name[0] != '.')
+            fn(r, e->d_name);
+    closedir(d);
+}
+
+static void stray_pod(struct recovery *r, const char *name)
+{
+    auto_free char *dir = mem_printf("%s/pods/%s", r->h->conf->state, name);
+
+    if (!sandbox_by_id(r->h, name))
+        meet(r, NULL, dir);
+}
+
+static void stray_ctr(struct recovery *r, const char *name)
+{
+    auto_free char *rel = mem_printf("containers/%s", name);
+
+    if (!ctr_by_id(r->h, name))
+        pull_remove_tree(r->h->puller, rel);
+}
+
+static bool keep_layer(void *ctx, uint64_t number)
+{
+    return images_number_used(((struct handlers *)ctx)->images, number);
+}
+
+static void wait_all(struct recovery *r)
+{
+    if (--r->pending)    /* ours: held while things were started */
+        loop_run(r->h->loop);
+    r->pending = 1;
+}
+
+int recover_run(struct handlers *h, bool same_boot, struct err *err)
+{
+    struct recovery r = { .h = h, .pending = 1 };
+    auto_free char *pods = mem_printf("%s/pods", h->conf->state);
+    auto_free char *ctrs = mem_printf("%s/containers", h->conf->root);
+
+    (void)err;
+    if (same_boot) {
+        /* Ids first: a meeting that fails may take its sandbox out of the index. */
+        size_t n = h->sandboxes.n;
+        auto_free struct sandbox **v = mem_array(n + 1, sizeof *v);
+
+        if (n)
+            memcpy(v, h->sandboxes.v, n * sizeof *v);
+        for (size_t i = 0; i < n; i++)
+            meet(&r, v[i], v[i]->dir);
+    } else {
+        new_boot(&r);
+    }
+    wait_all(&r);
+    each_dir(pods, stray_pod, &r);
+    wait_all(&r);
+    each_dir(ctrs, stray_ctr, &r);
+    pull_collect(h->puller, keep_layer, h);
+    log_info("op=recover same_boot=%d sandboxes=%zu containers=%zu images=%zu", same_boot, h->sandboxes.n,
+             h->ctrs.n, images_count(h->images));
+    return 0;
+}

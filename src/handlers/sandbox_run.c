@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* RunPodSandbox (CRI.md 4.2). A repeated call with the same identity and configuration joins the run that is going on, or
+ * gets the id of the sandbox that it made; a client that goes away undoes the run when it was the last to wait. */
+#include "handlers/rpcs.h"
+
+#include "handlers/ctr_op.h"
+#include "handlers/sandbox_op.h"
+#include "handlers/spec.h"
+#include "mem.h"
+#include "proc/cgroup.h"
+#include "proc/podfiles.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { SHM_SIZE = 64 * 1024 * 1024 };
+
+static int run_cgroup(struct op *op, enum wake why)
+{
+    struct sandbox *s = sandbox_op_of(op)->s;
+    auto_free char *made = NULL;
+    struct err err = ERR_INIT;
+
+    (void)why;
+    if (cgroup_make(s->rec->cgroup_parent, &made, &err) < 0) {
+        op->err = err;
+        return err_note(&op->err, "cgroup parent of the sandbox");
+    }
+    if (made) {
+        pb_set(&s->rec->cgroup_made, made);
+        sandbox_save(s);
+    }
+    return 0;
+}
+
+static void on_supervisor_gone(void *arg)
+{
+    struct sandbox *s = arg;
+
+    log_error("op=supervisor sandbox=%s err='the supervisor is gone', the sandbox is not ready", s->id);
+    sandbox_lost(s);
+}
+
+static void on_exit_event(void *arg, const struct link_exit *x)
+{
+    struct sandbox *s = arg;
+
+    ctr_on_exit(s->h, s, x);
+}
+
+void sandbox_link_events(struct sandbox *s, struct link_events *ev)
+{
+    ev->on_exit = on_exit_event;
+    ev->on_gone = on_supervisor_gone;
+    ev->arg = s;
+}
+
+static void on_ready(void *arg, struct link *k, const char *netns, pid_t supervisor,
+                     const struct err *err)
+{
+    struct sandbox_op *o = arg;
+    struct sandbox *s = o->s;
+
+    if (err) {
+        struct err e = *err;
+
+        s->link = NULL;    /* undone and freed below us */
+        err_note(&e, "namespaces of the sandbox");
+        op_fail(&o->op, &e);
+        return;
+    }
+    s->link = k;
+    pb_set(&s->rec->netns, netns);
+    s->rec->supervisor_pid = (uint32_t)supervisor;
+    sandbox_save(s);
+    op_wake(&o->op, WAKE_DONE);
+}
+
+static int run_namespaces(struct op *op, enum wake why)
+{
+    struct sandbox_op *o = sandbox_op_of(op);
+    struct sandbox *s = o->s;
+    const Runtime__V1__PodSandboxConfig *c = s->config;
+    const Runtime__V1__NamespaceOption *ns = sandbox_namespaces(s);
+    const Runtime__V1__LinuxPodSandboxConfig *lx = c->linux;
+    size_t n_sysctls = lx ? lx->n_sysctls : 0;
+    auto_free struct plan_pair *sysctls = mem_array(n_sysctls + 1, sizeof *sysctls);
+    struct link_events ev;
+    struct err err = ERR_INIT;
+
+    (void)why;
+    for (size_t i = 0; i < n_sysctls; i++)
+        sysctls[i] = (struct plan_pair){ lx->sysctls[i]->key, lx->sysctls[i]->value };
+    struct link_sandbox ls = {
+        .id = s->id,
+        .state_dir = s->dir,
+        .host_net = sandbox_host_network(s),
+        .host_ipc = ns && ns->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE,
+        .shared_pid = !ns || ns->pid == RUNTIME__V1__NAMESPACE_MODE__POD,
+        .hostname = c->hostname,
+        .sysctls = sysctls,
+        .n_sysctls = n_sysctls,
+        .shm_size = SHM_SIZE,
+    };
+    sandbox_link_events(s, &ev);
+    if (link_spawn(s->h->loop, &s->h->link_opts, &ls, &ev, on_ready, o, &s->link, &err) < 0) {
+        op->err = err;
+        s->link = NULL;
+        return err_note(&op->err, "supervisor of the sandbox");
+    }
+    return op_wait(op, 0);
+}
+
+static void set_ips(struct sandbox *s, const struct cni_result *r)
+{
+    s->rec->ips = mem_array(r->n_ips + 1, sizeof *s->rec->ips);
+    for (size_t i = 0; i < r->n_ips; i++)
+        s->rec->ips[i] = mem_strdup(r->ips[i]);
+    s->rec->n_ips = r->n_ips;
+}
+
+static void on_cni_added(void *arg, const struct cni_result *r, const struct err *err)
+{
+    struct sandbox_op *o = arg;
+    struct sandbox *s = o->s;
+
+    o->cni = NULL;
+    if (err) {    /* cni.c has called DEL already */
+        struct err e = *err;
+
+        s->rec->cni_added = false;
+        sandbox_save(s);
+        err_note(&e, "network of sandbox for pod %s/%s", s->config->metadata->namespace_,
+                 s->config->metadata->name);
+        op_fail(&o->op, &e);
+        return;
+    }
+    pb_set(&s->rec->cni_config, r->config);
+    pb_set(&s->rec->cni_result, r->result);
+    set_ips(s, r);
+    sandbox_save(s);
+    op_wake(&o->op, WAKE_DONE);
+}
+
+static const char *protocol_name(Runtime__V1__Protocol p)
+{
+    switch (p) {
+    case RUNTIME__V1__PROTOCOL__UDP: return "udp";
+    case RUNTIME__V1__PROTOCOL__SCTP: return "sctp";
+    default: return "tcp";
+    }
+}
+
+/* protobuf-c's counted strings as a NULL terminated array in the pool-less way: one block */
+static char **strv(char *const *v, size_t n)
+{
+    char **r = mem_array(n + 1, sizeof *r);
+
+    if (n)
+        memcpy(r, v, n * sizeof *r);
+    return r;
+}
+
+static int run_network(struct op *op, enum wake why)
+{
+    struct sandbox_op *o = sandbox_op_of(op);
+    struct sandbox *s = o->s;
+    const Runtime__V1__PodSandboxConfig *c = s->config;
+    const Runtime__V1__DNSConfig *d = c->dns_config;
+    const char *why_not;
+    struct err err = ERR_INIT;
+    int r;
+
+    (void)why;
+    if (sandbox_host_network(s))
+        return 0;
+    why_not = cni_not_ready(s->h->cni);
+    if (why_not)
+        return err_rpc(&op->err, GRPC_UNKNOWN, "network of the sandbox: %s", why_not);
+
+    auto_free struct cni_port *ports = mem_array(c->n_port_mappings + 1, sizeof *ports);
+    auto_free struct plan_pair *ann = mem_array(c->n_annotations + 1, sizeof *ann);
+    auto_free char **servers = d ? strv(d->servers, d->n_servers) : NULL;
+    auto_free char **searches = d ? strv(d->searches, d->n_searches) : NULL;
+    auto_free char **options = d ? strv(d->options, d->n_options) : NULL;
+    for (size_t i = 0; i < c->n_port_mappings; i++) {
+        const Runtime__V1__PortMapping *p = c->port_mappings[i];
+
+        ports[i] = (struct cni_port){ protocol_name(p->protocol), p->host_port, p->container_port,
+                                      p->host_ip };
+    }
+    for (size_t i = 0; i < c->n_annotations; i++)
+        ann[i] = (struct plan_pair){ c->annotations[i]->key, c->annotations[i]->value };
+    struct cni_attach a = {
+        .id = s->id,
+        .netns = s->rec->netns,
+        .pod_name = c->metadata->name,
+        .pod_namespace = c->metadata->namespace_,
+        .pod_uid = c->metadata->uid,
+        .ports = ports,
+        .n_ports = c->n_port_mappings,
+        .dns_servers = servers,
+        .dns_searches = searches,
+        .dns_options = options,
+        .annotations = ann,
+        .n_annotations = c->n_annotations,
+        .cgroup_path = s->rec->cgroup_parent,
+    };
+    /* On record before the first plugin runs: whatever it does is released by a DEL with this very
+     * configuration, also after a crash. */
+    s->rec->cni_added = true;
+    pb_set(&s->rec->cni_config, cni_config_json(s->h->cni));
+    sandbox_save(s);
+    r = cni_add(s->h->cni, &a, 0, on_cni_added, o, &o->cni, &err);
+    if (r < 0) {
+        op->err = err;
+        return err_note(&op->err, "network of the sandbox");
+    }
+    return op_wait(op, 0);
+}
+
+static int run_files(struct op *op, enum wake why)
+{
+    struct sandbox *s = sandbox_op_of(op)->s;
+    const Runtime__V1__DNSConfig *d = s->config->dns_config;
+    auto_free char **servers = d ? strv(d->servers, d->n_servers) : NULL;
+    auto_free char **searches = d ? strv(d->searches, d->n_searches) : NULL;
+    auto_free char **options = d ? strv(d->options, d->n_options) : NULL;
+    struct podfiles f = {
+        .dir = s->dir,
+        .hostname = s->config->hostname,
+        .host_net = sandbox_host_network(s),
+        .ips = (const char *const *)s->rec->ips,
+        .n_ips = s->rec->n_ips,
+        .has_dns = d != NULL,
+        .servers = servers,
+        .searches = searches,
+        .options = options,
+    };
+
+    (void)why;
+    return podfiles_write(&f, &op->err);
+}
+
+static int run_ready(struct op *op, enum wake why)
+{
+    struct sandbox *s = sandbox_op_of(op)->s;
+
+    (void)why;
+    s->rec->state = CRICKET__STATE__SANDBOX__STATE__READY;
+    s->visible = true;
+    sandbox_save(s);
+    event_sandbox(s, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_CREATED_EVENT);
+    event_sandbox(s, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STARTED_EVENT);
+    return 0;
+}
+
+static void run_cancel(struct op *op)
+{
+    struct sandbox_op *o = sandbox_op_of(op);
+
+    if (o->cni)
+        cni_cancel(o->cni);    /* calls back when the DEL is over */
+    /* the supervisor answers in any case, shortly */
+}
+
+static void run_none_left(void *arg, enum rpc_gone why)
+{
+    struct sandbox_op *o = arg;
+
+    op_cancel(&o->op, why == RPC_DEADLINE ? GRPC_DEADLINE_EXCEEDED : GRPC_CANCELLED);
+}
+
+static void run_done(struct op *op)
+{
+    struct sandbox_op *o = sandbox_op_of(op);
+    struct sandbox *s = o->s;
+    Runtime__V1__RunPodSandboxResponse reply = RUNTIME__V1__RUN_POD_SANDBOX_RESPONSE__INIT;
+
+    if (!op->err.code) {
+        reply.pod_sandbox_id = s->id;
+        waiters_ok(&o->waiters, &reply.base);
+        log_info("op=runp sandbox=%s pod='%s/%s' ip=%s took_ms=%lld", s->id,
+                 s->config->metadata->namespace_, s->config->metadata->name,
+                 s->rec->n_ips ? s->rec->ips[0] : "-",
+                 (long long)(clock_mono_ms() - op->started_ms));
+        sandbox_op_free(o);
+        return;
+    }
+    waiters_fail(&o->waiters, &op->err);
+    sandbox_op_free(o);
+    if (s->rec->cni_added || s->link) {
+        /* the undo failed as well: keep it in sight, so that a stop or remove can finish */
+        s->rec->state = CRICKET__STATE__SANDBOX__STATE__NOTREADY;
+        s->visible = true;
+        sandbox_save(s);
+    } else {
+        sandbox_forget(s);
+    }
+}
+
+static const struct op_step run_steps[] = {
+    { "cgroup", run_cgroup },
+    { "namespaces", run_namespaces },
+    { "network", run_network },
+    { "files", run_files },
+    { "ready", run_ready },
+    { 0 },
+};
+
+static const struct op_step run_undo[] = {
+    { "network", down_network },
+    { "supervisor", down_supervisor },
+    { "files", down_files },
+    { 0 },
+};
+
+static const struct op_class run_class = {
+    .name = "runp", .steps = run_steps, .undo = run_undo, .cancel = run_cancel, .done = run_done
+};
+
+static bool same_identity(const Runtime__V1__PodSandboxMetadata *a, const Runtime__V1__PodSandboxMetadata *b)
+{
+    return a->attempt == b->attempt && strcmp(a->name, b->name) == 0 &&
+           strcmp(a->namespace_, b->namespace_) == 0 && strcmp(a->uid, b->uid) == 0;
+}
+
+/* CRI.md 4.0, duplicate create. True when the call is dealt with. */
+static bool run_known(struct rpc *rpc, struct handlers *h, const Runtime__V1__RunPodSandboxRequest *q)
+{
+    Runtime__V1__RunPodSandboxResponse reply = RUNTIME__V1__RUN_POD_SANDBOX_RESPONSE__INIT;
+    struct sandbox *s;
+
+    sandbox_each(h, i, s) {
+        bool same;
+
+        if (!same_identity(s->config->metadata, q->config->metadata))
+            continue;
+        same = strcmp(s->rec->runtime_handler, q->runtime_handler) == 0 &&
+               pb_same(&s->config->base, &q->config->base);
+        if (same && s->run && !s->run->undoing && !s->run->cancelled) {
+            waiters_add(&sandbox_op_of(s->run)->waiters, rpc);
+        } else if (same && sandbox_is_ready(s) && !s->stop && !s->remove) {
+            reply.pod_sandbox_id = s->id;
+            rpc_ok(rpc, &reply.base);
+        } else {
+            rpc_fail(rpc, GRPC_ALREADY_EXISTS,
+                     "sandbox of pod %s/%s (uid %s, attempt %u) exists already as %s%s",
+                     q->config->metadata->namespace_, q->config->metadata->name,
+                     q->config->metadata->uid, q->config->metadata->attempt, s->id,
+                     same ? "" : ", with another configuration");
+        }
+        return true;
+    }
+    return false;
+}
+
+void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
+{
+    const Runtime__V1__RunPodSandboxRequest *q = (const void *)req;
+    struct handlers *h = ctx;
+    struct err err = ERR_INIT;
+    auto_free char *parent = NULL;
+    char id[ID_LEN + 1];
+    struct sandbox *s;
+    struct sandbox_op *o;
+
+    if (!q->config) {
+        rpc_fail(rpc, GRPC_INVALID_ARGUMENT, "sandbox config is missing");
+        return;
+    }
+    if (spec_check_sandbox(q->config, &h->node, &err) < 0 || handler_check(h, q->runtime_handler, &err) < 0) {
+        rpc_fail_err(rpc, &err);
+        return;
+    }
+    if (run_known(rpc, h, q))
+        return;
+    if (spec_cgroup_parent(q->config->linux ? q->config->linux->cgroup_parent : "", h->conf->cgroup_parent,
+                           &h->node, &parent, &err) < 0) {
+        rpc_fail_err(rpc, &err);
+        return;
+    }
+
+    new_id(id);
+    s = sandbox_new(h, id);
+    s->config = (Runtime__V1__PodSandboxConfig *)pb_dup(&q->config->base);
+    s->rec = mem_new(Cricket__State__Sandbox);
+    cricket__state__sandbox__init(s->rec);
+    s->rec->schema = SCHEMA;
+    pb_set(&s->rec->id, id);
+    pb_set(&s->rec->runtime_handler, q->runtime_handler);
+    pb_set(&s->rec->boot_id, h->boot_id);
+    s->rec->created_at = clock_stamp_ns();
+    s->rec->state = CRICKET__STATE__SANDBOX__STATE__MAKING;
+    pb_set(&s->rec->cgroup_parent, parent);
+    sandbox_save(s);
+
+    o = sandbox_op_new(s, &s->run);
+    waiters_init(&o->waiters, run_none_left, o);
+    waiters_add(&o->waiters, rpc);
+    op_start(&o->op, &run_class, h->loop, s->id);
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a sandbox goes down. The same steps stop it, remove it, undo a RunPodSandbox that failed, and finish at start-up
+ * what a crash left half done: each looks at what is still there, so any of them may run twice. */
+#include "handlers/sandbox_op.h"
+
+#include "handlers/ctr_op.h"
+#include "mem.h"
+#include "proc/cgroup.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct sandbox_op *sandbox_op_new(struct sandbox *s, struct op **slot)
+{
+    struct sandbox_op *o = mem_new(struct sandbox_op);
+
+    o->s = s;
+    o->slot = slot;
+    *slot = &o->op;
+    turn_init(&o->turn, &o->op);
+    waiters_init(&o->waiters, NULL, o);
+    return o;
+}
+
+void sandbox_op_free(struct sandbox_op *o)
+{
+    *o->slot = NULL;
+    turn_end(&o->s->turns, &o->turn);
+    free(o);
+}
+
+int down_turn(struct op *op, enum wake why)
+{
+    struct sandbox_op *o = sandbox_op_of(op);
+
+    (void)why;
+    return turn_take(&o->s->turns, &o->turn);
+}
+
+/* A container of ours has ended, or could not be. */
+static void on_ctr_down(void *arg, const struct err *err)
+{
+    struct sandbox_op *o = arg;
+
+    if (err && !o->first.code)
+        o->first = *err;
+    if (--o->pending)
+        return;
+    if (o->first.code)
+        op_fail(&o->op, &o->first);
+    else
+        op_wake(&o->op, WAKE_DONE);
+}
+
+static int each_ctr(struct sandbox_op *o, void (*start)(struct ctr *c, struct sandbox_op *o))
+{
+    struct ctr *c;
+    unsigned n = 0;
+
+    /* The count is held up by one while the loop runs: a container may be down at once. */
+    err_clear(&o->first);
+    o->pending = 1;
+    list_each(c, &o->s->ctrs, struct ctr, in_sandbox) {
+        o->pending++;
+        n++;
+        start(c, o);
+    }
+    if (--o->pending)
+        return op_wait(&o->op, 0);
+    if (o->first.code) {
+        o->op.err = o->first;
+        return o->first.code;
+    }
+    return 0;
+}
+
+static void stop_one(struct ctr *c, struct sandbox_op *o)
+{
+    ctr_stop_start(c, 0, on_ctr_down, o);
+}
+
+static void remove_one(struct ctr *c, struct sandbox_op *o)
+{
+    ctr_remove_start(c, on_ctr_down, o);
+}
+
+int down_kill(struct op *op, enum wake why)
+{
+    (void)why;
+    return each_ctr(sandbox_op_of(op), stop_one);
+}
+
+int down_containers(struct op *op, enum wake why)
+{
+    (void)why;
+    return each_ctr(sandbox_op_of(op), remove_one);
+}
+
+static void on_cni_down(void *arg, const struct cni_result *r, const struct err *err)
+{
+    struct sandbox_op *o = arg;
+
+    (void)r;
+    o->cni = NULL;
+    if (err) {
+        struct err e = *err;
+
+        err_note(&e, "network of sandbox %s", o->s->id);
+        op_fail(&o->op, &e);
+        return;
+    }
+    o->s->rec->cni_added = false;
+    sandbox_save(o->s);
+    op_wake(&o->op, WAKE_DONE);
+}
+
+int down_network(struct op *op, enum wake why)
+{
+    struct sandbox_op *o = sandbox_op_of(op);
+    struct sandbox *s = o->s;
+    struct stat st;
+    struct err err = ERR_INIT;
+
+    (void)why;
+    if (!s->rec->cni_added)
+        return 0;
+    struct cni_attach a = {
+        .id = s->id,
+        .netns = s->rec->netns[0] && stat(s->rec->netns, &st) == 0 && s->link ? s->rec->netns : "",
+        .pod_name = s->config->metadata->name,
+        .pod_namespace = s->config->metadata->namespace_,
+        .pod_uid = s->config->metadata->uid,
+        .cgroup_path = s->rec->cgroup_parent,
+        .config = s->rec->cni_config[0] ? s->rec->cni_config : NULL,
+        .result = s->rec->cni_result[0] ? s->rec->cni_result : NULL,
+    };
+    if (cni_del(s->h->cni, &a, 0, on_cni_down, o, &o->cni, &err) < 0) {
+        op->err = err;
+        return err_note(&op->err, "network of sandbox %s", s->id);
+    }
+    return op_wait(op, 0);
+}
+
+static void on_shut(void *arg, const struct err *err)
+{
+    struct sandbox_op *o = arg;
+
+    if (err && err->code != -ECONNRESET)
+        log_warn("op=%s sandbox=%s step=supervisor err='%s'", o->op.cls->name, o->s->id, err->text);
+    if (o->s->link)
+        o->s->link = link_free(o->s->link);
+    str_reset(&o->s->listed);
+    op_wake(&o->op, WAKE_DONE);
+}
+
+int down_supervisor(struct op *op, enum wake why)
+{
+    struct sandbox_op *o = sandbox_op_of(op);
+
+    (void)why;
+    if (!o->s->link)
+        return 0;
+    link_shutdown(o->s->link, on_shut, o);
+    return op_wait(op, 0);
+}
+
+int down_mark(struct op *op, enum wake why)
+{
+    struct sandbox *s = sandbox_op_of(op)->s;
+    bool was_ready = s->rec->state == CRICKET__STATE__SANDBOX__STATE__READY;
+
+    (void)why;
+    if (s->rec->state != CRICKET__STATE__SANDBOX__STATE__REMOVING)
+        s->rec->state = CRICKET__STATE__SANDBOX__STATE__NOTREADY;
+    for (size_t i = 0; i < s->rec->n_ips; i++)
+        free(s->rec->ips[i]);
+    free(s->rec->ips);
+    s->rec->ips = NULL;
+    s->rec->n_ips = 0;
+    sandbox_save(s);
+    if (was_ready)
+        event_sandbox(s, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
+    return 0;
+}
+
+int down_files(struct op *op, enum wake why)
+{
+    static const char *const names[] = { "hostname", "hosts", "resolv.conf", "netns", "sock", "exits" };
+    struct sandbox *s = sandbox_op_of(op)->s;
+
+    (void)why;
+    if (s->rec->cgroup_made[0])
+        cgroup_remove_parents(s->rec->cgroup_parent, s->rec->cgroup_made);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        auto_free char *p = mem_printf("%s/%s", s->dir, names[i]);
+
+        (void)remove(p);    /* most are gone with the supervisor */
+    }
+    if (remove(s->dir) < 0 && errno != ENOENT)
+        log_warn("op=%s sandbox=%s step=files path='%s' err='%s', left for the next start",
+                 op->cls->name, s->id, s->dir, strerror(errno));
+    return 0;
+}

@@ -24,6 +24,7 @@
 #include <fcntl.h>
 #include <lmdb.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -177,6 +178,8 @@ static int store_read(const char *dir)
     struct stat st;
     int r = 0;
 
+    (void)signal(SIGSEGV, SIG_DFL);  /* a crash must show as one, with sanitizers too */
+    (void)signal(SIGBUS, SIG_DFL);
     /* a store is renamed into place when it is complete: without its file it is not just new */
     if (stat(data, &st) < 0 || st.st_size == 0)
         r = err_set(&err, -EBADMSG, "store '%s': there is nothing in it", dir);
@@ -363,14 +366,16 @@ static int store_write(const char *root)
                 r = apply(env, dir, in.p + sizeof h, h.len, &err);
             acknowledge(h.seq, r, err.text);
             if (r < 0)
-                return 1;            /* a fresh process tries again */
+                goto out;            /* a fresh process tries again */
             str_consume(&in, sizeof h + h.len);
         }
         if (m < 0) {
             fprintf(stderr, "cricket-worker: store: what the daemon sent is not a batch\n");
-            return 1;
+            r = -EBADMSG;
+            goto out;
         }
     }
+out:
     if (env)
         mdb_env_close(env);
     return r < 0;

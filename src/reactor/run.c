@@ -234,6 +234,11 @@ int run_start(struct loop *l, const struct child_opts *o, const void *in, size_t
     return 0;
 }
 
+void run_kill(struct run *r)
+{
+    kill_group(r);
+}
+
 void run_cancel(struct run *r)
 {
     kill_group(r);

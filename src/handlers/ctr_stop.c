@@ -300,9 +300,10 @@ static void remove_done(struct op *op)
     }
     auto_free char *rel = mem_printf("containers/%s", c->id);
 
-    if (c->visible)
+    if (c->visible) {
+        c->visible = false;
         event_ctr(c, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_DELETED_EVENT);
-    c->visible = false;
+    }
     log_info("op=rm ctr=%s name='%s'", c->id, c->config->metadata->name);
     list_del(&c->in_sandbox);    /* a sandbox that waits for this may go right away */
     op_answer(o);

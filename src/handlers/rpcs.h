@@ -30,6 +30,8 @@ HANDLER(handle_update_container_resources);
 HANDLER(handle_reopen_container_log);
 /* exec_sync.c */
 HANDLER(handle_exec_sync);
+/* events.c */
+HANDLER(handle_get_container_events);
 /* image_*.c */
 HANDLER(handle_list_images);
 HANDLER(handle_stream_images);

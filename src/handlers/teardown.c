@@ -6,6 +6,7 @@
 #include "handlers/ctr_op.h"
 #include "mem.h"
 #include "proc/cgroup.h"
+#include "reactor/child.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -155,13 +156,40 @@ static void on_shut(void *arg, const struct err *err)
     op_wake(&o->op, WAKE_DONE);
 }
 
+static void on_unmounted(void *arg, int status)
+{
+    struct sandbox_op *o = arg;
+
+    if (status)
+        log_warn("op=%s sandbox=%s step=supervisor err='unmounting its network namespace failed'",
+                 o->op.cls->name, o->s->id);
+    op_wake(&o->op, WAKE_DONE);
+}
+
+/* The supervisor died without taking its mount along. */
+static int unmount_netns(struct op *op, struct sandbox *s)
+{
+    char *argv[] = { s->h->worker_path, (char *)(uintptr_t)"umount", s->rec->netns, NULL };
+    struct child_opts o = CHILD_OPTS_INIT;
+    struct child *c;
+    struct stat st;
+
+    if (!s->rec->netns[0] || stat(s->rec->netns, &st) < 0)
+        return 0;
+    o.path = s->h->worker_path;
+    o.argv = argv;
+    if (child_spawn(s->h->loop, &o, on_unmounted, sandbox_op_of(op), &c, &op->err) < 0)
+        return err_note(&op->err, "unmount '%s'", s->rec->netns);
+    return op_wait(op, 0);
+}
+
 int down_supervisor(struct op *op, enum wake why)
 {
     struct sandbox_op *o = sandbox_op_of(op);
 
     (void)why;
     if (!o->s->link)
-        return 0;
+        return unmount_netns(op, o->s);
     link_shutdown(o->s->link, on_shut, o);
     return op_wait(op, 0);
 }

@@ -11,6 +11,7 @@ static const struct {
     int (*fn)(int argc, char **argv);
 } jobs[] = {
     { "store", worker_store },
+    { "umount", worker_umount },
     { NULL, NULL },
 };
 

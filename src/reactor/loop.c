@@ -179,6 +179,7 @@ struct ev_loop *loop_ev(struct loop *l)
 
 void loop_run(struct loop *l)
 {
+    l->turn_us = 0;                  /* what was between two runs is no turn */
     ev_run(l->ev, 0);
 }
 

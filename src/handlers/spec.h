@@ -21,6 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct pool;
+
 /* What this node has and what the rest of the daemon can do so far. */
 struct spec_node {
     bool apparmor, selinux;          /* on in this kernel */
@@ -94,7 +96,7 @@ struct spec {
     const struct cgroup_device_rule *device_rules;  /* NULL: everything is allowed (privileged) */
     size_t n_device_rules;
     bool privileged;
-    void *pool;                      /* the strings and arrays of it all */
+    struct pool *pool;               /* the strings and arrays of it all */
 };
 
 int spec_build(const struct spec_input *in, struct spec **ret, struct err *err);
@@ -105,15 +107,15 @@ struct spec_exec {
     struct plan_process process;
     enum spec_seccomp seccomp;
     const char *seccomp_path;
-    void *pool;
+    struct pool *pool;
 };
 
 int spec_build_exec(const struct spec_input *in, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin,
                     struct spec_exec **ret, struct err *err);
 struct spec_exec *spec_exec_free(struct spec_exec *x);
 
-/* LinuxContainerResources -> limits; hugepages and unified come from the pool of the request's message: they borrow from r.
- * annotations: "cgroup.pids.max" of the container, may be empty. Free with spec_limits_deinit(). */
+/* LinuxContainerResources (NULL: none) and the container's annotation "cgroup.pids.max" -> limits. The strings are r's; free with
+ * spec_limits_deinit(). */
 int spec_limits(const Runtime__V1__LinuxContainerResources *r, const Runtime__V1__ContainerConfig *c,
                 struct cgroup_limits *ret, struct err *err);
 void spec_limits_deinit(struct cgroup_limits *l);
@@ -122,7 +124,7 @@ void spec_limits_deinit(struct cgroup_limits *l);
  * Environment values are shown as they are: the request's owner asks. */
 json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *netns);
 
-/* The effective stop signal: request, image's StopSignal ("SIGTERM", "TERM", "15", "RTMIN+3"), else SIGTERM. Number of this
+/* The effective stop signal, for the wait4(2) side and for ContainerStatus (either may be NULL): request, image's StopSignal ("SIGTERM", "TERM", "15", "RTMIN+3"), else SIGTERM. Number of this
  * machine, or GRPC_INVALID_ARGUMENT for enum numbers above 65. An image's nonsense counts as none. */
 int spec_stop_signal(Runtime__V1__Signal asked, const char *image_signal, int *ret, Runtime__V1__Signal *ret_enum,
                      struct err *err);

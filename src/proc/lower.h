@@ -7,6 +7,7 @@
 #include "err.h"
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* layers: directories, top first. Opens the regular file (or, with O_PATH|O_DIRECTORY in flags, the directory). -ENOENT when absent. */
@@ -27,6 +28,10 @@ struct user {
 /* spec: "", "1000", "www-data", "user:group", "1000:1000" (image USER syntax). A name that passwd or group does not know: GRPC_INVALID_ARGUMENT
  * ("unable to find user nope: no matching entries in passwd file"). passwd/group: file contents or NULL. */
 int user_resolve(const char *passwd, const char *group, const char *spec, struct user *ret, struct err *err);
+/* The same for a request that says which of the two it means; gid: of the process, -1 for the one in passwd. A name has to be in
+ * passwd, a number need not. */
+int user_by_name(const char *passwd, const char *group, const char *name, int64_t gid, struct user *ret, struct err *err);
+void user_by_uid(const char *passwd, const char *group, uid_t uid, int64_t gid, struct user *ret);
 void user_deinit(struct user *u);
 
 #endif

@@ -79,35 +79,51 @@ struct entry {
     int64_t uid, gid;
 };
 
-/* By name, or by uid when there is no such name and want is numeric (a name made of digits wins, as in other runtimes). */
-static bool find_user(const char *passwd, const char *want, size_t n, struct entry *ret)
+static bool next_entry(const char **passwd, struct entry *e)
 {
-    int64_t uid = number(want, n);
-    bool found = false;
     struct field line, f[7];
 
-    while (next_line(&passwd, &line)) {
+    while (next_line(passwd, &line)) {
         size_t k = split(line.p, line.n, f, 7);
-        struct entry e;
 
         if (k < 4 || line.p[0] == '#')
             continue;
-        e.name = f[0];
-        e.uid = number(f[2].p, f[2].n);
-        e.gid = number(f[3].p, f[3].n);
-        e.home = k > 5 ? f[5] : (struct field){ "", 0 };
-        if (e.uid < 0 || e.gid < 0)
-            continue;
+        e->name = f[0];
+        e->uid = number(f[2].p, f[2].n);
+        e->gid = number(f[3].p, f[3].n);
+        e->home = k > 5 ? f[5] : (struct field){ "", 0 };
+        if (e->uid >= 0 && e->gid >= 0)
+            return true;
+    }
+    return false;
+}
+
+static bool find_uid(const char *passwd, int64_t uid, struct entry *ret)
+{
+    struct entry e;
+
+    while (next_entry(&passwd, &e)) {
+        if (e.uid == uid) {
+            *ret = e;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* By name, or by uid when there is no such name and want is numeric (a name made of digits wins, as in other runtimes). */
+static bool find_user(const char *passwd, const char *want, size_t n, struct entry *ret)
+{
+    const char *s = passwd;
+    struct entry e;
+
+    while (next_entry(&s, &e)) {
         if (same(e.name, want, n)) {
             *ret = e;
             return true;
         }
-        if (uid >= 0 && e.uid == uid && !found) {
-            *ret = e;
-            found = true;
-        }
     }
-    return found;
+    return number(want, n) >= 0 && find_uid(passwd, number(want, n), ret);
 }
 
 static int64_t find_group(const char *group, const char *want, size_t n)
@@ -161,13 +177,26 @@ static void add_groups(const char *group, struct field name, struct user *u)
     }
 }
 
+/* e: the line of passwd, NULL when there is none; gid wins over the one in it when not negative. */
+static void fill(const char *group, const struct entry *e, int64_t uid, int64_t gid, struct user *ret)
+{
+    struct user u = { .uid = (uid_t)uid };
+
+    u.gid = (gid_t)(gid >= 0 ? gid : e ? e->gid : 0);
+    if (e) {
+        add_groups(group, e->name, &u);
+        u.name = mem_dup(e->name.p, e->name.n);
+    }
+    u.home = e && e->home.n ? mem_dup(e->home.p, e->home.n) : mem_strdup("/");
+    *ret = u;
+}
+
 int user_resolve(const char *passwd, const char *group, const char *spec, struct user *ret,
                  struct err *err)
 {
-    const char *colon = strchr(spec, ':');
-    const char *want = spec, *want_group = colon ? colon + 1 : "";
+    const char *colon = strchr(spec, ':'), *want = spec;
     size_t n = colon ? (size_t)(colon - spec) : strlen(spec);
-    struct user u = { .gid = 0 };
+    int64_t gid = -1;
     struct entry e;
     bool found;
 
@@ -176,30 +205,37 @@ int user_resolve(const char *passwd, const char *group, const char *spec, struct
         n = 1;
     }
     found = find_user(passwd, want, n, &e);
-    if (found) {
-        u.uid = (uid_t)e.uid;
-        u.gid = (gid_t)e.gid;
-    } else if (number(want, n) >= 0) {
-        u.uid = (uid_t)number(want, n);
-    } else {
+    if (!found && number(want, n) < 0)
         return err_rpc(err, GRPC_INVALID_ARGUMENT,
                        "unable to find user %.*s: no matching entries in passwd file", (int)n, want);
-    }
-    if (want_group[0]) {
-        int64_t gid = find_group(group, want_group, strlen(want_group));
-
+    if (colon && colon[1]) {
+        gid = find_group(group, colon + 1, strlen(colon + 1));
         if (gid < 0)
             return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                           "unable to find group %s: no matching entries in group file", want_group);
-        u.gid = (gid_t)gid;
+                           "unable to find group %s: no matching entries in group file", colon + 1);
     }
-    if (found) {
-        add_groups(group, e.name, &u);
-        u.name = mem_dup(e.name.p, e.name.n);
-    }
-    u.home = found && e.home.n ? mem_dup(e.home.p, e.home.n) : mem_strdup("/");
-    *ret = u;
+    fill(group, found ? &e : NULL, found ? e.uid : number(want, n), gid, ret);
     return 0;
+}
+
+int user_by_name(const char *passwd, const char *group, const char *name, int64_t gid,
+                 struct user *ret, struct err *err)
+{
+    struct entry e;
+
+    if (!name[0] || strchr(name, ':') || !find_user(passwd, name, strlen(name), &e))
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "unable to find user %s: no matching entries in passwd file", name);
+    fill(group, &e, e.uid, gid, ret);
+    return 0;
+}
+
+void user_by_uid(const char *passwd, const char *group, uid_t uid, int64_t gid, struct user *ret)
+{
+    struct entry e;
+    bool found = find_uid(passwd, uid, &e);
+
+    fill(group, found ? &e : NULL, uid, gid, ret);
 }
 
 void user_deinit(struct user *u)

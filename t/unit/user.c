@@ -60,5 +60,13 @@ int main(void)
     ok(user_resolve(NULL, NULL, "5", &u, &e) == 0 && u.uid == 5, "an image without passwd: numbers work");
     user_deinit(&u);
     ok(user_resolve(NULL, NULL, "www", &u, &e) < 0, "names do not");
+    user_by_uid(passwd, group, 1000, -1, &u);
+    ok(u.uid == 1000 && !u.name, "a uid is never taken for a name");
+    user_deinit(&u);
+    user_by_uid(passwd, group, 33, 500, &u);
+    ok(u.gid == 500 && u.n_groups == 3, "a uid with another primary group");
+    user_deinit(&u);
+    ok(user_by_name(passwd, group, "www:extra", -1, &u, &e) < 0, "a user name has no group in it");
+    ok(user_by_name(passwd, group, "5", -1, &u, &e) < 0, "a number that is not in passwd is no user name");
     return done_testing();
 }

@@ -18,6 +18,7 @@ enum { SHM_SIZE = 64 * 1024 * 1024 };
 static int run_cgroup(struct op *op, enum wake why)
 {
     struct sandbox *s = sandbox_op_of(op)->s;
+    struct sandbox *other;
     auto_free char *made = NULL;
     struct err err = ERR_INIT;
 
@@ -26,10 +27,14 @@ static int run_cgroup(struct op *op, enum wake why)
         op->err = err;
         return err_note(&op->err, "cgroup parent of the sandbox");
     }
-    if (made) {
+    /* Whoever goes last takes the parent away: all sandboxes below it know where ours begins. */
+    if (made)
         pb_set(&s->rec->cgroup_made, made);
-        sandbox_save(s);
-    }
+    sandbox_each(s->h, i, other)
+        if (!made && other != s && strcmp(other->rec->cgroup_parent, s->rec->cgroup_parent) == 0 &&
+            other->rec->cgroup_made[0])
+            pb_set(&s->rec->cgroup_made, other->rec->cgroup_made);
+    sandbox_save(s);
     return 0;
 }
 
@@ -76,21 +81,58 @@ static void on_ready(void *arg, struct link *k, const char *netns, pid_t supervi
     op_wake(&o->op, WAKE_DONE);
 }
 
+/* Validated by spec_check_sandbox(): POD with one mapping each, or none. */
+static struct link_idmap idmap_of(Runtime__V1__IDMapping *const *v, size_t n)
+{
+    return n ? (struct link_idmap){ v[0]->host_id, v[0]->container_id, v[0]->length } : (struct link_idmap){ 0, 0, 0 };
+}
+
+/* "name=value" entries of the configuration for pods with a network of their own, then the request's. */
+static struct plan_pair *sysctls_of(struct sandbox *s, char **storage, size_t *ret_n)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *lx = s->config->linux;
+    char **conf = s->h->conf->default_sysctls;
+    size_t n_conf = 0, n = 0;
+    struct plan_pair *v;
+    struct str text = STR_INIT;
+
+    while (conf && !sandbox_host_network(s) && conf[n_conf])
+        n_conf++;
+    v = mem_array(n_conf + (lx ? lx->n_sysctls : 0) + 1, sizeof *v);
+    for (size_t i = 0; i < n_conf; i++)
+        str_add(&text, conf[i], strlen(conf[i]) + 1);
+    *storage = str_take(&text);
+    for (char *p = *storage; n < n_conf; n++) {
+        size_t len = strlen(p);
+        char *eq = strchr(p, '=');
+
+        *eq = '\0';    /* conf.c has seen to it that there is one */
+        v[n] = (struct plan_pair){ p, eq + 1 };
+        p += len + 1;
+    }
+    for (size_t i = 0; lx && i < lx->n_sysctls; i++)
+        v[n++] = (struct plan_pair){ lx->sysctls[i]->key, lx->sysctls[i]->value };
+    *ret_n = n;
+    return v;
+}
+
 static int run_namespaces(struct op *op, enum wake why)
 {
     struct sandbox_op *o = sandbox_op_of(op);
     struct sandbox *s = o->s;
     const Runtime__V1__PodSandboxConfig *c = s->config;
     const Runtime__V1__NamespaceOption *ns = sandbox_namespaces(s);
-    const Runtime__V1__LinuxPodSandboxConfig *lx = c->linux;
-    size_t n_sysctls = lx ? lx->n_sysctls : 0;
-    auto_free struct plan_pair *sysctls = mem_array(n_sysctls + 1, sizeof *sysctls);
+    const Runtime__V1__UserNamespace *u = ns ? ns->userns_options : NULL;
+    bool userns = u && u->mode == RUNTIME__V1__NAMESPACE_MODE__POD && u->n_uids;
+    struct link_idmap uids = idmap_of(userns ? u->uids : NULL, userns ? u->n_uids : 0);
+    struct link_idmap gids = idmap_of(userns ? u->gids : NULL, userns ? u->n_gids : 0);
+    size_t n_sysctls;
+    auto_free char *storage = NULL;
+    auto_free struct plan_pair *sysctls = sysctls_of(s, &storage, &n_sysctls);
     struct link_events ev;
     struct err err = ERR_INIT;
 
     (void)why;
-    for (size_t i = 0; i < n_sysctls; i++)
-        sysctls[i] = (struct plan_pair){ lx->sysctls[i]->key, lx->sysctls[i]->value };
     struct link_sandbox ls = {
         .id = s->id,
         .state_dir = s->dir,
@@ -101,6 +143,11 @@ static int run_namespaces(struct op *op, enum wake why)
         .sysctls = sysctls,
         .n_sysctls = n_sysctls,
         .shm_size = SHM_SIZE,
+        .userns = userns,
+        .uid_map = &uids,
+        .gid_map = &gids,
+        .n_uid_map = userns,
+        .n_gid_map = userns,
     };
     sandbox_link_events(s, &ev);
     if (link_spawn(s->h->loop, &s->h->link_opts, &ls, &ev, on_ready, o, &s->link, &err) < 0) {

@@ -39,4 +39,7 @@ for f in "$srcdir"/etc/cni/*.conflist; do
 done
 is "$(sed -n 's/^runtime-endpoint: //p' "$srcdir/etc/crictl.yaml")" "$(sed -n 's/^listen: //p' "$srcdir/etc/config.yaml")" \
     "etc/crictl.yaml leads to the default socket"
+packages=$(sed -n 's/#.*//; /^\[/d; s/^\([^[:space:]]\{1,\}\).*/\1/p' "$srcdir/packages.debian" | tr '|' '\n' | sort)
+is "$(sed -n '/^## Packages/,/^## Licence/p' "$srcdir/README.md" | grep '^| ' | grep -oE '`[a-z0-9.+-]+`' | tr -d '\`' | grep -v '^\.' | sort)" \
+    "$packages" "README.md names the packages of packages.debian"
 done_testing

@@ -61,6 +61,7 @@ struct handlers {
     struct list pulls;
     struct list sweeps;              /* cgroups that could not be removed yet */
     bool ending;
+    struct net_check *net_check;     /* CHECK of the attachments after a restart, while it runs */
     struct stats_state *stats;
     struct streamer *streamer;       /* exec, attach, port-forward connections */
 };

@@ -4,6 +4,7 @@
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
+#include "handlers/sandbox_net.h"
 #include "handlers/sandbox_op.h"
 #include "handlers/spec.h"
 #include "mem.h"
@@ -189,34 +190,13 @@ static void on_cni_added(void *arg, const struct cni_result *r, const struct err
     op_wake(&o->op, WAKE_DONE);
 }
 
-static const char *protocol_name(Runtime__V1__Protocol p)
-{
-    switch (p) {
-    case RUNTIME__V1__PROTOCOL__UDP: return "udp";
-    case RUNTIME__V1__PROTOCOL__SCTP: return "sctp";
-    default: return "tcp";
-    }
-}
-
-/* protobuf-c's counted strings as a NULL terminated array in the pool-less way: one block */
-static char **strv(char *const *v, size_t n)
-{
-    char **r = mem_array(n + 1, sizeof *r);
-
-    if (n)
-        memcpy(r, v, n * sizeof *r);
-    return r;
-}
-
 static int run_network(struct op *op, enum wake why)
 {
     struct sandbox_op *o = sandbox_op_of(op);
     struct sandbox *s = o->s;
-    const Runtime__V1__PodSandboxConfig *c = s->config;
-    const Runtime__V1__DNSConfig *d = c->dns_config;
+    auto_net_attach struct net_attach n = { 0 };
     const char *why_not;
     struct err err = ERR_INIT;
-    int r;
 
     (void)why;
     if (sandbox_host_network(s))
@@ -224,42 +204,13 @@ static int run_network(struct op *op, enum wake why)
     why_not = cni_not_ready(s->h->cni);
     if (why_not)
         return err_rpc(&op->err, GRPC_UNKNOWN, "network of the sandbox: %s", why_not);
-
-    auto_free struct cni_port *ports = mem_array(c->n_port_mappings + 1, sizeof *ports);
-    auto_free struct plan_pair *ann = mem_array(c->n_annotations + 1, sizeof *ann);
-    auto_free char **servers = d ? strv(d->servers, d->n_servers) : NULL;
-    auto_free char **searches = d ? strv(d->searches, d->n_searches) : NULL;
-    auto_free char **options = d ? strv(d->options, d->n_options) : NULL;
-    for (size_t i = 0; i < c->n_port_mappings; i++) {
-        const Runtime__V1__PortMapping *p = c->port_mappings[i];
-
-        ports[i] = (struct cni_port){ protocol_name(p->protocol), p->host_port, p->container_port,
-                                      p->host_ip };
-    }
-    for (size_t i = 0; i < c->n_annotations; i++)
-        ann[i] = (struct plan_pair){ c->annotations[i]->key, c->annotations[i]->value };
-    struct cni_attach a = {
-        .id = s->id,
-        .netns = s->rec->netns,
-        .pod_name = c->metadata->name,
-        .pod_namespace = c->metadata->namespace_,
-        .pod_uid = c->metadata->uid,
-        .ports = ports,
-        .n_ports = c->n_port_mappings,
-        .dns_servers = servers,
-        .dns_searches = searches,
-        .dns_options = options,
-        .annotations = ann,
-        .n_annotations = c->n_annotations,
-        .cgroup_path = s->rec->cgroup_parent,
-    };
     /* On record before the first plugin runs: whatever it does is released by a DEL with this very
      * configuration, also after a crash. */
     s->rec->cni_added = true;
     pb_set(&s->rec->cni_config, cni_config_json(s->h->cni));
     sandbox_save(s);
-    r = cni_add(s->h->cni, &a, 0, on_cni_added, o, &o->cni, &err);
-    if (r < 0) {
+    net_attach_init(&n, s, false);
+    if (cni_add(s->h->cni, &n.a, 0, on_cni_added, o, &o->cni, &err) < 0) {
         op->err = err;
         return err_note(&op->err, "network of the sandbox");
     }
@@ -270,9 +221,9 @@ static int run_files(struct op *op, enum wake why)
 {
     struct sandbox *s = sandbox_op_of(op)->s;
     const Runtime__V1__DNSConfig *d = s->config->dns_config;
-    auto_free char **servers = d ? strv(d->servers, d->n_servers) : NULL;
-    auto_free char **searches = d ? strv(d->searches, d->n_searches) : NULL;
-    auto_free char **options = d ? strv(d->options, d->n_options) : NULL;
+    auto_free char **servers = d ? strv_of(d->servers, d->n_servers) : NULL;
+    auto_free char **searches = d ? strv_of(d->searches, d->n_searches) : NULL;
+    auto_free char **options = d ? strv_of(d->options, d->n_options) : NULL;
     struct podfiles f = {
         .dir = s->dir,
         .hostname = s->config->hostname,

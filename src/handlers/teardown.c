@@ -4,6 +4,7 @@
 #include "handlers/sandbox_op.h"
 
 #include "handlers/ctr_op.h"
+#include "handlers/sandbox_net.h"
 #include "mem.h"
 #include "proc/cgroup.h"
 #include "reactor/child.h"
@@ -121,23 +122,14 @@ int down_network(struct op *op, enum wake why)
 {
     struct sandbox_op *o = sandbox_op_of(op);
     struct sandbox *s = o->s;
-    struct stat st;
+    auto_net_attach struct net_attach n = { 0 };
     struct err err = ERR_INIT;
 
     (void)why;
     if (!s->rec->cni_added)
         return 0;
-    struct cni_attach a = {
-        .id = s->id,
-        .netns = s->rec->netns[0] && stat(s->rec->netns, &st) == 0 && s->link ? s->rec->netns : "",
-        .pod_name = s->config->metadata->name,
-        .pod_namespace = s->config->metadata->namespace_,
-        .pod_uid = s->config->metadata->uid,
-        .cgroup_path = s->rec->cgroup_parent,
-        .config = s->rec->cni_config[0] ? s->rec->cni_config : NULL,
-        .result = s->rec->cni_result[0] ? s->rec->cni_result : NULL,
-    };
-    if (cni_del(s->h->cni, &a, 0, on_cni_down, o, &o->cni, &err) < 0) {
+    net_attach_init(&n, s, true);
+    if (cni_del(s->h->cni, &n.a, 0, on_cni_down, o, &o->cni, &err) < 0) {
         op->err = err;
         return err_note(&op->err, "network of sandbox %s", s->id);
     }

@@ -10,8 +10,10 @@ static const struct {
     const char *name;
     int (*fn)(int argc, char **argv);
 } jobs[] = {
+    { "remove", worker_remove },
     { "store", worker_store },
     { "umount", worker_umount },
+    { "unpack", worker_unpack },
     { NULL, NULL },
 };
 

@@ -32,6 +32,11 @@ HANDLER(handle_reopen_container_log);
 HANDLER(handle_exec_sync);
 /* events.c */
 HANDLER(handle_get_container_events);
+/* stream_list.c */
+HANDLER(handle_stream_pod_sandboxes);
+HANDLER(handle_stream_containers);
+/* sandbox_update.c */
+HANDLER(handle_update_pod_sandbox_resources);
 /* image_*.c */
 HANDLER(handle_list_images);
 HANDLER(handle_stream_images);

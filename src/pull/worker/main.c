@@ -11,6 +11,7 @@ static const struct {
     int (*fn)(int argc, char **argv);
 } jobs[] = {
     { "remove", worker_remove },
+    { "seccomp", worker_seccomp },
     { "store", worker_store },
     { "umount", worker_umount },
     { "unpack", worker_unpack },

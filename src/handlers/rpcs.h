@@ -30,6 +30,10 @@ HANDLER(handle_update_container_resources);
 HANDLER(handle_reopen_container_log);
 /* exec_sync.c */
 HANDLER(handle_exec_sync);
+/* streaming.c */
+HANDLER(handle_exec);
+HANDLER(handle_attach);
+HANDLER(handle_port_forward);
 /* events.c */
 HANDLER(handle_get_container_events);
 /* stream_list.c */

@@ -20,7 +20,7 @@ struct list_stream {
     size_t at;                       /* of the first entry not yet sent */
 };
 
-static void stream_free(struct list_stream *s)
+static void list_stream_free(struct list_stream *s)
 {
     rpc_on_drain(s->rpc, NULL, NULL);
     rpc_on_gone(s->rpc, NULL, NULL);
@@ -50,7 +50,7 @@ static void send_batch(struct list_stream *s)
 
     if (!left) {
         rpc_end(s->rpc);
-        stream_free(s);
+        list_stream_free(s);
         return;
     }
     while (n < left) {
@@ -64,7 +64,7 @@ static void send_batch(struct list_stream *s)
     s->at += n;
     if (rpc_send_bytes(s->rpc, p, n) < 0) {      /* ours is the only message in the queue: too large */
         rpc_fail(s->rpc, GRPC_RESOURCE_EXHAUSTED, "an entry of %zu bytes cannot be sent", n);
-        stream_free(s);
+        list_stream_free(s);
     }
 }
 
@@ -78,7 +78,7 @@ static void on_gone(struct rpc *rpc, enum rpc_gone why, void *arg)
 {
     (void)rpc;
     (void)why;
-    stream_free(arg);
+    list_stream_free(arg);
 }
 
 void stream_list(struct rpc *rpc, struct str *snapshot)

@@ -30,17 +30,8 @@ HANDLER(handle_update_container_resources);
 HANDLER(handle_reopen_container_log);
 /* exec_sync.c */
 HANDLER(handle_exec_sync);
-/* streaming.c */
-HANDLER(handle_exec);
-HANDLER(handle_attach);
-HANDLER(handle_port_forward);
 /* events.c */
 HANDLER(handle_get_container_events);
-/* stream_list.c */
-HANDLER(handle_stream_pod_sandboxes);
-HANDLER(handle_stream_containers);
-/* sandbox_update.c */
-HANDLER(handle_update_pod_sandbox_resources);
 /* image_*.c */
 HANDLER(handle_list_images);
 HANDLER(handle_stream_images);

@@ -58,6 +58,11 @@ struct link_opts {
     size_t n_cgroup_join_fds;
 };
 
+/* A descriptor of cricket-pod on a read-only mount of its own, for pod_fd: nothing in a pod can write through
+ * /proc/1/exe. The caller closes it. */
+int link_pod_fd(const char *path, int *ret_fd, struct err *err);
+
+/* On failure k is NULL: the link is freed when the callback returns. */
 typedef void (*link_ready_fn)(void *arg, struct link *k, const char *netns, pid_t supervisor, const struct err *err);
 
 /* Starts a supervisor and has it make the namespaces; ready once they are held (netns: the path of the bind mount,
@@ -88,7 +93,7 @@ int link_start(struct link *k, const char *id, int plan_fd, const int *cgroup_fd
 void link_ack_exit(struct link *k, const char *id);  /* the exit is recorded: forget it */
 void link_signal(struct link *k, const char *id, int sig);
 void link_reopen_log(struct link *k, const char *id, link_reply_fn done, void *arg);
-void link_resize(struct link *k, const char *id, const char *exec_id, uint16_t w, uint16_t h);
+void link_resize(struct link *k, const char *id, uint16_t w, uint16_t h);
 /* The supervisor kills what is left, drops the namespaces, unmounts its bind mounts and exits; done then. */
 void link_shutdown(struct link *k, link_reply_fn done, void *arg);
 
@@ -101,14 +106,17 @@ struct link_exec_events {
     void (*exited)(void *arg, int status);       /* once, after started without err */
     void *arg;
 };
+/* The struct link_exec is gone after exited, after started with err, and after link_exec_forget(). */
 int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3], const int *cgroup_fds, size_t n,
               bool cgroup2, const struct link_exec_events *ev, struct link_exec **ret, struct err *err);
 void link_exec_kill(struct link_exec *x);        /* SIGKILL to everything the exec started; exited follows */
 void link_exec_resize(struct link_exec *x, uint16_t w, uint16_t h);
 void link_exec_forget(struct link_exec *x);      /* no callback any more; killed if still running */
 
-/* Attach: the supervisor copies output from now on to out/err (non-blocking; a client that does not read is dropped) and reads
- * the container's stdin from in. Descriptors are dup'ed; -1 where not wanted. closed: the container has ended. */
+/* A struct link_attach is gone after closed() and after link_attach_close().
+ * Attach: the supervisor copies output from now on to out/err (non-blocking; a client that does not read is dropped) and reads
+ * the container's stdin from in. Descriptors are dup'ed; -1 where not wanted. closed: the container has ended (err NULL), or
+ * the client was dropped or never taken (err). */
 struct link_attach;
 int link_attach(struct link *k, const char *ctr_id, int in, int out, int err_fd,
                 void (*closed)(void *arg, const struct err *err), void *arg, struct link_attach **ret, struct err *err);

@@ -10,11 +10,8 @@ static const struct {
     const char *name;
     int (*fn)(int argc, char **argv);
 } jobs[] = {
-    { "remove", worker_remove },
-    { "seccomp", worker_seccomp },
     { "store", worker_store },
     { "umount", worker_umount },
-    { "unpack", worker_unpack },
     { NULL, NULL },
 };
 

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* More processes in a container: launched like its first one (launch.c), into that one's namespaces by its pidfd. Their
+ * stdio is the daemon's own pipes, so no byte passes through here; the supervisor starts, reaps, tells, and kills.
+ *
+ * Killing must get all that the command started. Whoever is in the exec's session or descends from it is stopped first, until
+ * a look at /proc finds nobody new (a stopped process forks no more), then all are killed. One that made a
+ * session of its own and lost its parent before escapes this, hence the daemon's cgroup for execs where it has one. */
+#include "pod.h"
+#include "view.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { KILL_ROUNDS = 16 };
+
+struct exec {
+    struct exec *next;
+    uint32_t serial;                 /* 0: nobody hears of it any more */
+    struct launch *launch;           /* until execve */
+    struct src status;
+    pid_t pid;
+    int pty;                         /* the supervisor's dup, for resize; -1 */
+    int64_t started_at;
+};
+
+static struct exec *execs;
+
+static void close_status(struct exec *x)
+{
+    int fd = x->status.fd;
+
+    src_del(&x->status);
+    if (fd >= 0)
+        close(fd);
+}
+
+static void exec_free(struct exec *x)
+{
+    for (struct exec **p = &execs; *p; p = &(*p)->next)
+        if (*p == x) {
+            *p = x->next;
+            break;
+        }
+    close_status(x);
+    if (x->launch) {
+        if (x->launch->pidfd >= 0)
+            close(x->launch->pidfd);
+        launch_deinit(x->launch);
+        free(x->launch);
+    }
+    if (x->pty >= 0)
+        close(x->pty);
+    free(x);
+}
+
+static void exec_failed(struct exec *x, int code, const char *text)
+{
+    if (x->serial)
+        talk_reply(x->serial, code, "%s", text);
+    if (x->pid > 0)
+        (void)kill(x->pid, SIGKILL); /* ours and not reaped: nobody else's number */
+    exec_free(x);
+}
+
+/* True while it is on its way; false: freed. */
+static bool take_status(struct exec *x, bool dead)
+{
+    struct launch_msg m;
+    int fd, r;
+
+    while ((r = launch_read(x->status.fd, &m, &fd)) == 1 && m.code == 0)
+        x->pty = fd;
+    if (r == -EAGAIN && !dead)
+        return true;
+    if (r != 0) {
+        if (dead)
+            x->pid = 0;
+        exec_failed(x, r == 1 ? m.code : r == -EAGAIN ? -ECHILD : r, r == 1 ? m.text : "the process died before exec");
+        return false;
+    }
+    close_status(x);
+    close(x->launch->pidfd);
+    x->launch->pidfd = -1;
+    launch_deinit(x->launch);
+    free(x->launch);
+    x->launch = NULL;
+    x->started_at = now_wall_ns();
+    struct wire_started s = { .pid = x->pid, .flags = x->pty >= 0 ? WIRE_FD_0 : 0, .started_at = x->started_at };
+    if (x->serial)
+        talk_send(WIRE_EXEC_STARTED, x->serial, &s, sizeof s, x->pty);
+    return true;
+}
+
+static void on_status(struct src *s, uint32_t events)
+{
+    (void)events;
+    (void)take_status(container_of(s, struct exec, status), false);
+}
+
+void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_fds)
+{
+    static const uint32_t flag[3] = { WIRE_FD_0, WIRE_FD_1, WIRE_FD_2 };
+    char why[WIRE_TEXT] = "";
+    struct ctr *c = ctr_find(m->id);
+    struct exec *x;
+    size_t k = 1;
+    int r;
+
+    if (!c || c->state != CTR_RUNNING) {
+        talk_reply(serial, -ESRCH, "container %s is not running", m->id);
+        return;
+    }
+    x = calloc(1, sizeof *x);
+    struct launch *l = x ? malloc(sizeof *l) : NULL;
+    if (!l) {
+        free(x);
+        talk_reply(serial, -ENOMEM, "out of memory");
+        return;
+    }
+    launch_init(l);
+    x->launch = l;
+    x->serial = serial;
+    x->status.fd = x->pty = -1;
+    x->next = execs;
+    execs = x;
+    for (int i = 0; i < 3; i++)
+        if ((m->flags & flag[i]) && k < n_fds) {
+            l->stdio[i] = fds[k];
+            fds[k++] = -1;
+        }
+    for (; k < n_fds; k++) {
+        l->cgroups[l->n_cgroups++] = fds[k];
+        fds[k] = -1;
+    }
+    l->cgroup2 = m->flags & WIRE_CGROUP2;
+    l->exec = true;
+    l->userns = c->userns;
+    l->target = fcntl(c->pidfd, F_DUPFD_CLOEXEC, 3);
+    if (n_fds == 0 || l->n_cgroups != m->n_cgroups) {
+        exec_failed(x, -EINVAL, "descriptors of the request");
+        return;
+    }
+    r = launch_plan(l, fds[0], WIRE_PLAN_EXEC, why, sizeof why);
+    fds[0] = -1;
+    if (r == 0)
+        r = launch_clone(l, why, sizeof why);
+    if (r < 0) {
+        if (l->status >= 0)
+            close(l->status);
+        exec_failed(x, r, why);
+        return;
+    }
+    x->pid = l->pid;
+    for (int i = 0; i < 3; i++)
+        if (l->stdio[i] >= 0) {
+            close(l->stdio[i]);
+            l->stdio[i] = -1;
+        }
+    r = src_add(&x->status, l->status, EPOLLIN, on_status);
+    if (r < 0) {
+        close(l->status);
+        exec_failed(x, r, "epoll");
+    }
+}
+
+bool exec_reaped(pid_t pid, int status)
+{
+    struct exec *x = execs;
+
+    while (x && x->pid != pid)
+        x = x->next;
+    if (!x)
+        return false;
+    if (x->launch && !take_status(x, true))
+        return true;
+    struct wire_exec_exited m = { WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status) };
+    if (x->serial)
+        talk_send(WIRE_EXEC_EXITED, x->serial, &m, sizeof m, -1);
+    exec_free(x);
+    return true;
+}
+
+/* ---- killing */
+
+struct proc {
+    pid_t pid, ppid, sid;
+    bool in;
+};
+
+struct procs {
+    struct proc *p;
+    size_t n, cap;
+};
+
+/* "pid (comm) state ppid pgrp session": comm may hold anything */
+static bool read_stat(const char *name, struct proc *p)
+{
+    char path[64], buf[512], *s;
+    int fd, ppid, pgrp, sid;
+    ssize_t n;
+
+    snprintf(path, sizeof path, "/proc/%.20s/stat", name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    n = read(fd, buf, sizeof buf - 1);
+    close(fd);
+    buf[n > 0 ? n : 0] = '\0';
+    s = strrchr(buf, ')');
+    if (!s || sscanf(s + 1, " %*c %d %d %d", &ppid, &pgrp, &sid) != 3)
+        return false;
+    *p = (struct proc){ atoi(name), ppid, sid, false };
+    return true;
+}
+
+static void scan(struct procs *all)
+{
+    DIR *d = opendir("/proc");
+    struct dirent *e;
+
+    all->n = 0;
+    while (d && (e = readdir(d))) {
+        if (e->d_name[0] < '1' || e->d_name[0] > '9')
+            continue;
+        if (all->n == all->cap) {
+            size_t cap = all->cap ? all->cap * 2 : 256;
+            struct proc *p = realloc(all->p, cap * sizeof *p);
+            if (!p)
+                break;
+            all->p = p;
+            all->cap = cap;
+        }
+        if (read_stat(e->d_name, &all->p[all->n]))
+            all->n++;
+    }
+    if (d)
+        closedir(d);
+}
+
+static size_t mark(struct procs *all, pid_t pid)
+{
+    size_t n = 0;
+    bool more = true;
+
+    while (more) {
+        more = false;
+        for (size_t i = 0; i < all->n; i++) {
+            struct proc *p = &all->p[i];
+            bool in = p->pid == pid || p->sid == pid;
+            for (size_t k = 0; !p->in && !in && k < all->n; k++)
+                in = all->p[k].in && all->p[k].pid == p->ppid;
+            if (in && !p->in) {
+                p->in = more = true;
+                n++;
+            }
+        }
+    }
+    return n;
+}
+
+static void kill_tree(pid_t pid)
+{
+    struct procs all = { 0 };
+    size_t before = 0;
+
+    for (int round = 0; round < KILL_ROUNDS; round++) {
+        scan(&all);
+        size_t n = mark(&all, pid);
+        if (n == before)
+            break;
+        before = n;
+        for (size_t i = 0; i < all.n; i++)
+            if (all.p[i].in)
+                (void)kill(all.p[i].pid, SIGSTOP);
+    }
+    for (size_t i = 0; i < all.n; i++)
+        if (all.p[i].in)
+            (void)kill(all.p[i].pid, SIGKILL);
+    free(all.p);
+    (void)kill(pid, SIGKILL);
+}
+
+static struct exec *find(uint32_t serial)
+{
+    struct exec *x = execs;
+
+    while (x && x->serial != serial)
+        x = x->next;
+    return x;
+}
+
+void exec_kill(uint32_t serial)
+{
+    struct exec *x = serial ? find(serial) : NULL;
+
+    if (x)
+        kill_tree(x->pid);
+}
+
+void exec_resize(uint32_t serial, uint16_t w, uint16_t h)
+{
+    struct exec *x = serial ? find(serial) : NULL;
+    struct winsize ws = { h, w, 0, 0 };
+
+    if (x && x->pty >= 0)
+        (void)ioctl(x->pty, TIOCSWINSZ, &ws);
+}
+
+void exec_link_down(void)
+{
+    for (struct exec *x = execs; x; x = x->next) {
+        x->serial = 0;
+        kill_tree(x->pid);
+    }
+}

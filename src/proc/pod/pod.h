@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The supervisor's own world: one process, one epoll loop, a handful of containers.
+ *
+ *      main.c     start, the loop, SIGCHLD        talk.c    the link with the daemon
+ *      sandbox.c  namespaces, small mount ns      ctr.c     table of containers: start, exit, exit records
+ *      launch.c   clone3 to execve                mounts.c  the container's root        confine.c  user, caps, seccomp
+ *      stdio.c    pipes and pty -> CRI log        attach.c  clients                     exec.c     more processes
+ *
+ * The supervisor lives in a mount namespace of its own with next to nothing mounted, so that a launch copies next to nothing
+ * (every mount of the host would cost each launch). Host paths are reached in two ways: files (logs) beneath the
+ * descriptor `host_root`, mounts by a child that steps into the host's namespace, clones what it needs by open_tree(2) and
+ * steps out with detached mounts in hand. */
+#ifndef CRICKET_POD_POD_H
+#define CRICKET_POD_POD_H
+
+#include "wire.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
+#endif
+
+/* ---- loop (main.c) */
+
+struct src {                         /* something that epoll watches; embedded in its owner */
+    int fd;                          /* -1: not watched */
+    uint32_t events;
+    void (*fn)(struct src *s, uint32_t events);
+};
+
+int src_add(struct src *s, int fd, uint32_t events, void (*fn)(struct src *s, uint32_t events));
+void src_mod(struct src *s, uint32_t events);
+void src_del(struct src *s);         /* the descriptor stays open */
+
+struct timer {
+    int64_t at_ms;                   /* monotonic; 0: off */
+    void (*fn)(struct timer *t);
+    struct timer *next;
+};
+void timer_set(struct timer *t, int64_t in_ms, void (*fn)(struct timer *t));
+void timer_off(struct timer *t);
+
+int64_t now_mono_ms(void);
+int64_t now_wall_ns(void);
+
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
+/* Big buffers for moving log bytes, given back to the kernel before the loop sleeps. */
+enum { SCRATCH_IN = 32768, SCRATCH_OUT = 65536 };
+extern char *scratch_in, *scratch_out;
+void scratch_used(void);
+
+/* ---- the pod */
+
+struct pod {
+    char id[WIRE_ID];
+    char *state_dir;                 /* absolute, in the host's mount namespace */
+    uint32_t flags;                  /* WIRE_HOST_NET, WIRE_HOST_IPC, WIRE_SB_* */
+    int state_fd;                    /* state_dir */
+    int host_root;                   /* "/" of the host, O_PATH */
+    int host_mnt;                    /* the host's mount namespace */
+    int small_mnt;                   /* ours */
+    int own_pid;                     /* our PID namespace */
+    int net, ipc, uts, user, pidns;  /* the sandbox's; -1: the host's */
+    pid_t init;                      /* PID 1 of a shared PID namespace; 0: none */
+    int old_oom_adj;                 /* what we were started with: for processes that ask for nothing */
+    bool made_netns, made_sock, no_mknod, stopping;
+};
+extern struct pod pod;
+
+long sys_clone3(uint64_t flags, int *pidfd, int cgroup_fd);   /* exit signal SIGCHLD */
+int file_write(int dirfd, const char *path, const char *text); /* 0 or -errno; one write(2) */
+int host_open(const char *path, int flags, mode_t mode);      /* as the host would resolve it; -1 and errno */
+int host_mkdir_p(const char *path, size_t len, mode_t mode);  /* the first len bytes of path; 0 or -errno */
+
+/* sandbox.c */
+int sandbox_make(int file_fd, const int *cgroups, size_t n, char *why, size_t why_len);
+void sandbox_drop(void);
+
+/* talk.c */
+struct out_msg;
+int talk_listen(void);
+void talk_take(int fd);              /* a connected link */
+bool talk_up(void);
+void talk_send(uint16_t type, uint32_t serial, const void *body, size_t len, int fd /* -1; dup'ed */);
+void talk_reply(uint32_t serial, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void talk_finish(void);              /* sends what is queued, waiting for it a moment */
+
+/* ---- launching: what the child works from */
+
+struct launch {
+    void *base;                      /* the mapped plan */
+    size_t len;
+    struct wire_plan *plan;
+    int cgroups[WIRE_FDS_MAX];
+    size_t n_cgroups;
+    bool cgroup2;
+    bool exec;                       /* into a container, not a new one */
+    bool userns;
+    int target;                      /* pidfd: whose PID namespace (TARGET), or whose everything (exec) */
+    int stdio[3];                    /* the child's ends; -1: /dev/null, or the pty */
+    int status, status_child;        /* our end and the child's of a SEQPACKET pair that closes on exec */
+    pid_t pid;
+    int pidfd;
+};
+
+/* What comes over `status`. End of file: execve has happened. */
+struct launch_msg {
+    int32_t code;                    /* 0: a pty's master comes along; else negative errno */
+    char text[512];
+};
+
+void launch_init(struct launch *l);
+/* Maps the plan. fds are taken over. */
+int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, size_t n);
+int launch_clone(struct launch *l, char *why, size_t n);
+void launch_deinit(struct launch *l); /* everything but status, pid and pidfd of a launch that succeeded */
+int launch_read(int status, struct launch_msg *m, int *ret_fd); /* 1: message, 0: exec'ed, -EAGAIN, other errors */
+
+/* in the child */
+void child_fail(const struct launch *l, int err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4), noreturn));
+int child_root(const struct launch *l);          /* mounts.c: up to the new root, entered; returns nothing but success */
+void child_become(struct launch *l) __attribute__((noreturn)); /* confine.c: user, limits, exec */
+void child_pty(struct launch *l, int root);      /* opens it in the container's devpts, sends the master */
+int root_open(int root, const char *path, int flags);
+int root_make(int root, const char *path, bool dir);
+int sys_open_tree(int fd, const char *path, unsigned flags);
+int sys_move_mount(int from, int to);
+int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t propagation, int userns);
+
+/* ---- containers */
+
+struct ctr;
+
+struct stream {                      /* one output of a container */
+    struct src src;
+    struct ctr *ctr;
+    char *part;                      /* the beginning of a line whose end has not come; NULL: none */
+    uint32_t part_len, part_cap;
+    bool err;                        /* stderr */
+};
+
+struct log {
+    int fd;                          /* -1: discard */
+    char *path;                      /* NULL: discard */
+    uint32_t line_max;
+    char *pend;                      /* what the file system would not take yet */
+    size_t pend_len, pend_cap;
+    int retry_ms;
+    struct timer timer;
+};
+
+enum ctr_state { CTR_STARTING, CTR_RUNNING, CTR_DRAINING, CTR_EXITED };
+
+struct attach;
+
+struct ctr {
+    struct ctr *next;
+    char id[WIRE_ID];
+    enum ctr_state state;
+    uint32_t start_serial;           /* of the request that is being answered */
+    pid_t pid;
+    int pidfd;
+    bool userns;
+    int64_t started_at;
+    struct launch *launch;           /* while STARTING */
+    struct src status;
+    struct stream out, err;          /* with a tty only out: the master */
+    struct log log;
+    struct src in;                   /* the container's stdin; with a tty fd is a dup of the master */
+    bool tty, stdin_once, drain_over, acked;
+    struct attach *attached;
+    int oom_fd;
+    uint64_t oom_base;
+    struct wire_exit exit;
+    struct timer drain;              /* a log that cannot be written does not hold the exit for ever */
+};
+
+extern struct ctr *ctrs;
+struct ctr *ctr_find(const char *id);
+void ctr_start(uint32_t serial, const struct wire_start *m, int *fds, size_t n_fds);
+bool ctr_reaped(pid_t pid, int status);          /* false: not one of ours */
+void ctr_drained(struct ctr *c);                 /* stdio.c: nothing holds the exit back any more */
+void ctr_ack(const char *id);
+void ctr_replay(void);                           /* to a daemon that has just come */
+void ctr_kill_all(void);
+void ctr_link_down(void);
+
+/* stdio.c */
+int log_open(struct log *g);                     /* -1 and errno */
+void stdio_start(struct ctr *c, int out, int err);
+void stdio_died(struct ctr *c);                  /* the first process is dead: logs what it wrote, then ctr_drained() */
+void stdio_free(struct ctr *c);
+int stdio_reopen(struct ctr *c);                 /* 0 or -errno */
+size_t log_prefix(char *buf, int64_t ns, bool err, char tag); /* 40 bytes at most */
+
+/* attach.c */
+void attach_start(uint32_t serial, struct ctr *c, const struct wire_attach *m, int *fds, size_t n_fds);
+void attach_output(struct ctr *c, bool err, const char *p, size_t n);
+void attach_close(uint32_t serial);
+void attach_ctr_end(struct ctr *c);
+void attach_link_down(void);
+void attach_stdin_ready(struct ctr *c);
+
+/* exec.c */
+void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_fds);
+void exec_kill(uint32_t serial);
+void exec_resize(uint32_t serial, uint16_t w, uint16_t h);
+bool exec_reaped(pid_t pid, int status);
+void exec_link_down(void);
+
+void main_kick(void);                            /* look for dead children once more */
+
+#endif

@@ -10,6 +10,7 @@ static const struct {
     const char *name;
     int (*fn)(int argc, char **argv);
 } jobs[] = {
+    { "measure", worker_measure },
     { "store", worker_store },
     { "umount", worker_umount },
     { NULL, NULL },

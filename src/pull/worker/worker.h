@@ -4,6 +4,7 @@
 #ifndef CRICKET_WORKER_H
 #define CRICKET_WORKER_H
 
+int worker_measure(int argc, char **argv);   /* measure.c: disk usage, open files */
 int worker_unpack(int argc, char **argv);    /* unpack.c: a layer */
 int worker_remove(int argc, char **argv);    /* remove.c: a directory tree, slowly */
 int worker_store(int argc, char **argv);     /* store.c: the durable writer */

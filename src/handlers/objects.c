@@ -168,6 +168,7 @@ void sandbox_free(struct sandbox *s)
     if (s->config)
         runtime__v1__pod_sandbox_config__free_unpacked(s->config, NULL);
     free(s->dir);
+    ctr_stats_free(s->stats);
     str_free(&s->listed);
     free(s);
 }

@@ -78,6 +78,7 @@ struct sandbox {
     struct op *run, *stop, *remove;  /* live operation of that kind, or NULL */
     bool visible;
     struct str listed;               /* encoded runtime.v1.PodSandbox; empty: make it anew */
+    struct ctr_stats *stats;         /* of the pod's cgroup: as struct ctr.stats */
 };
 
 struct ctr {

@@ -30,6 +30,17 @@ HANDLER(handle_update_container_resources);
 HANDLER(handle_reopen_container_log);
 /* exec_sync.c */
 HANDLER(handle_exec_sync);
+/* stats.c */
+HANDLER(handle_container_stats);
+HANDLER(handle_list_container_stats);
+HANDLER(handle_stream_container_stats);
+HANDLER(handle_pod_sandbox_stats);
+HANDLER(handle_list_pod_sandbox_stats);
+HANDLER(handle_stream_pod_sandbox_stats);
+/* metrics.c */
+HANDLER(handle_list_metric_descriptors);
+HANDLER(handle_list_pod_sandbox_metrics);
+HANDLER(handle_stream_pod_sandbox_metrics);
 /* events.c */
 HANDLER(handle_get_container_events);
 /* image_*.c */

@@ -373,7 +373,7 @@ static void hugetlb(const char *path, struct stats *s)
             continue;
         if (names[v2][1]) {
             snprintf(file, sizeof file, "hugetlb.%s.%s", h.size, names[v2][1]);
-            (void)read_number(path, "hugetlb", file, &h.max_usage);
+            h.has_max = read_number(path, "hugetlb", file, &h.max_usage);
         }
         s->hugetlb = mem_grow(s->hugetlb, s->n_hugetlb + 1, sizeof *s->hugetlb);
         s->hugetlb[s->n_hugetlb++] = h;

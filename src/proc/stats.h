@@ -44,7 +44,8 @@ struct stats_io_device {
 
 struct stats_hugetlb {
     char size[16];                   /* "2MB" */
-    uint64_t usage, max_usage;       /* bytes; v2 keeps no maximum: 0 */
+    uint64_t usage, max_usage;       /* bytes */
+    bool has_max;                    /* v2 keeps no maximum */
 };
 
 struct stats {

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """gRPC over libh2o: t/unit/grpc_server with grpcio and with raw HTTP/2 frames, good and bad; cricketd's socket."""
+import fcntl
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
@@ -377,17 +379,25 @@ def unhuffman(s):
     return out.encode()
 
 
-def test_traps():
+def test_traps(ch):
     zero = struct.pack(">HI", 4, 0)
-    # headers first, no window, RST then WINDOW_UPDATE: aborts an unguarded libh2o 2.2 (h2o_http2_stream_reset)
-    r = Raw(request(b"/test.Test/Stream", b"\0\0\0\0\x0a" + q("", 100, "100")[:10]), settings=zero)
+    # An unguarded libh2o 2.2 aborts: a stream whose headers still wait for the socket is reset, then its window of zero
+    # grows. The socket is kept full by a reply on another stream that nobody reads.
+    body = q("", 8 * MIB)
+    r = Raw(frame(WINDOW, 0, 0, struct.pack(">I", 64 * MIB)), request(b"/test.Test/Big", struct.pack(">BI", 0, len(body)) + body),
+            settings=struct.pack(">HI", 4, 64 * MIB))
+    full = []
+
+    def blocked():                     # the socket takes no more
+        full.append(struct.unpack("i", fcntl.ioctl(r.s, termios.FIONREAD, b"\0" * 4))[0])
+        return full[-1] > 65536 and full[-5:].count(full[-1]) == 5
+    wait_until(blocked, "the reply to fill the socket")
+    r.send(frame(SETTINGS, 0, 0, zero), request(b"/test.Test/Quiet", b"\0\0\0\0\0", 3))
+    wait_until(lambda: counts(ch)["kept"] == 1, "the stream to begin")
+    r.send(frame(RST, 0, 3, struct.pack(">I", 8)), frame(WINDOW, 0, 3, struct.pack(">I", 5)))
+    alive("RST_STREAM, then WINDOW_UPDATE on a stream that waits for the socket")
     r.close()
-    r = Raw(request(b"/test.Test/Quiet"), frame(RST, 0, 1, struct.pack(">I", 8)), frame(WINDOW, 0, 1, struct.pack(">I", 5)),
-            settings=zero)
-    r.send(frame(PING, 0, 0, b"12345678"))
-    r.until(lambda f: f[0] == PING)
-    alive("RST_STREAM, then WINDOW_UPDATE on a stream without window")
-    r.close()
+    wait_until(lambda: counts(ch)["kept"] == 0, "the stream to end")
     for n in range(1, 30):             # ... at every stage of a reply that waits for its window
         for path, body in ((b"/test.Test/Big", q("", 50000)), (b"/test.Test/Stream", q("", 20, "5000")), (b"/test.Test/Fail", q("x", 5)),
                            (b"/test.Test/Echo", b"\x18\x01")):
@@ -537,7 +547,7 @@ def main():
     test_streams(ch)
     test_ends(ch)
     test_raw()
-    test_traps()
+    test_traps(ch)
     test_fuzz()
     test_socket()
     wait_until(lambda: counts(ch)["kept"] == 0, "everything that the fuzzer left to be let go")

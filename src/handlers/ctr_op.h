@@ -39,7 +39,8 @@ void ctr_acks_flush(void *handlers);
 void cgroup_sweep(struct handlers *h, const char *path);
 void cgroup_sweeps_end(struct handlers *h);
 
-/* Ends the execs of a container (exec_sync.c, exec.c). */
+/* Ends the execs and attaches of a container, the port-forwards of a sandbox. */
 void ctr_end_execs(struct ctr *c);
+void sandbox_end_forwards(struct sandbox *s);
 
 #endif

@@ -150,6 +150,7 @@ struct sandbox *sandbox_new(struct handlers *h, const char *id)
     s->dir = mem_printf("%s/pods/%s", h->conf->state, id);
     list_init(&s->ctrs);
     list_init(&s->turns);
+    list_init(&s->forwards);
     idmap_add(&h->sandboxes, s);
     return s;
 }
@@ -184,7 +185,6 @@ struct ctr *ctr_new(struct sandbox *s, const char *id)
     list_init(&c->turns);
     list_init(&c->exit_waits);
     list_init(&c->execs);
-    list_init(&c->attaches);
     list_add_tail(&s->ctrs, &c->in_sandbox);
     idmap_add(&s->h->ctrs, c);
     return c;

@@ -25,6 +25,7 @@
 #include "reactor/grpc.h"
 #include "reactor/loop.h"
 #include "reactor/op.h"
+#include "reactor/stream.h"
 #include "runtime.pb-c.h"
 #include "state.pb-c.h"
 #include "store/images.h"
@@ -63,7 +64,7 @@ struct handlers {
     bool ending;
     struct net_check *net_check;     /* CHECK of the attachments after a restart, while it runs */
     struct stats_state *stats;
-    struct streamer *streamer;       /* exec, attach, port-forward connections */
+    struct stream_server *stream;    /* exec, attach, port-forward connections */
 };
 
 struct sandbox {
@@ -75,6 +76,7 @@ struct sandbox {
     char *dir;                       /* <state>/pods/<id> */
     struct list ctrs;                /* struct ctr.in_sandbox, oldest first */
     struct list turns;               /* operations on it; the first one runs, the others wait */
+    struct list forwards;            /* struct exec_base: port-forwards, ended with the sandbox */
     struct op *run, *stop, *remove;  /* live operation of that kind, or NULL */
     bool visible;
     struct str listed;               /* encoded runtime.v1.PodSandbox; empty: make it anew */
@@ -93,8 +95,7 @@ struct ctr {
     struct list turns;
     struct op *create, *start, *stop, *remove;
     struct list exit_waits;          /* struct exit_wait */
-    struct list execs;               /* running execs, ended with the container */
-    struct list attaches;
+    struct list execs;               /* struct exec_base: execs and attaches, ended with the container */
     bool visible;
     struct str listed;               /* encoded runtime.v1.Container; empty: make it anew */
     struct ctr_stats *stats;         /* samples of handlers/stats.c, freed by ctr_stats_free() */

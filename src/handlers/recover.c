@@ -350,6 +350,17 @@ static bool keep_layer(void *ctx, uint64_t number)
     return images_number_used(((struct handlers *)ctx)->images, number);
 }
 
+/* Every container holds its layers by now: what nobody needs is left of a removal that was cut off. */
+static void prune_layers(struct handlers *h)
+{
+    struct store_batch *b = store_batch_new(h->store);
+    uint64_t *dead = NULL;
+    size_t n = 0;
+
+    images_prune(h->images, b, &dead, &n);
+    commit_and_delete(h, b, dead, n);
+}
+
 static void wait_all(struct recovery *r)
 {
     if (--r->pending)    /* ours: held while things were started */
@@ -380,6 +391,7 @@ int recover_run(struct handlers *h, bool same_boot, struct err *err)
     each_dir(pods, stray_pod, &r);
     wait_all(&r);
     each_dir(ctrs, stray_ctr, &r);
+    prune_layers(h);
     pull_collect(h->puller, keep_layer, h);
     log_info("op=recover same_boot=%d sandboxes=%zu containers=%zu images=%zu", same_boot, h->sandboxes.n,
              h->ctrs.n, images_count(h->images));

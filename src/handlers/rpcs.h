@@ -41,8 +41,17 @@ HANDLER(handle_stream_pod_sandbox_stats);
 HANDLER(handle_list_metric_descriptors);
 HANDLER(handle_list_pod_sandbox_metrics);
 HANDLER(handle_stream_pod_sandbox_metrics);
+/* streaming.c */
+HANDLER(handle_exec);
+HANDLER(handle_attach);
+HANDLER(handle_port_forward);
 /* events.c */
 HANDLER(handle_get_container_events);
+/* stream_list.c */
+HANDLER(handle_stream_pod_sandboxes);
+HANDLER(handle_stream_containers);
+/* sandbox_update.c */
+HANDLER(handle_update_pod_sandbox_resources);
 /* image_*.c */
 HANDLER(handle_list_images);
 HANDLER(handle_stream_images);

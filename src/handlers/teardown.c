@@ -91,6 +91,7 @@ static void remove_one(struct ctr *c, struct sandbox_op *o)
 int down_kill(struct op *op, enum wake why)
 {
     (void)why;
+    sandbox_end_forwards(sandbox_op_of(op)->s);
     return each_ctr(sandbox_op_of(op), stop_one);
 }
 

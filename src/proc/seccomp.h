@@ -21,7 +21,7 @@ struct seccomp_opts {
 int seccomp_new(struct loop *l, const struct seccomp_opts *o, struct seccomp_cache **ret, struct err *err);
 struct seccomp_cache *seccomp_free(struct seccomp_cache *c);
 
-/* bpf: struct sock_filter[], valid as long as the cache; NULL with err. May be called from inside seccomp_get() when cached. */
+/* bpf: struct sock_filter[], the cache's, valid for 15 minutes at least; NULL with err. May be called from inside seccomp_get() when cached. */
 typedef void (*seccomp_fn)(void *arg, const void *bpf, size_t len, unsigned flags, const struct err *err);
 /* profile: absolute path, or NULL for RuntimeDefault. caps: bounding set, for includes/excludes rules. */
 void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done, void *arg);

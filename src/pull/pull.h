@@ -46,8 +46,10 @@ struct puller_opts {
     int64_t stall_ms;                /* no byte for so long: the transfer is dropped and resumed; default 5 min over all */
     unsigned max_transfers;          /* at once over all pulls; default 8 */
     unsigned max_layers;             /* at once for one image; default 3 */
-    /* Answered by the caller at once, from memory. */
+    /* Answered by the caller at once, from memory. A layer that it says it has is kept for the pull until drop_layer(),
+     * called once for each yes. Numbers start at 1 and are not given out twice. */
     bool (*have_layer)(void *ctx, const char *chain_id, uint64_t *ret_number);
+    void (*drop_layer)(void *ctx, uint64_t number);
     uint64_t (*new_number)(void *ctx);
     void *ctx;
 };
@@ -60,9 +62,9 @@ int puller_new(struct loop *l, const struct puller_opts *o, struct puller **ret,
 struct puller *puller_free(struct puller *p);    /* drops everything that runs */
 
 /* done is called exactly once, not from inside pull_start: r on success, else err (with err->grpc and, where kubelet tests
- * for it, the text prefix of CRI.md 2.2). The result's layers are on disk and durable; they are the caller's from then on: whoever does not
- * record a layer that was not `had` must have it removed with pull_remove_layers(). `held` layers (had) must have been
- * kept alive by the caller since have_layer() said yes.
+ * for it, the text prefix of CRI.md 2.2). The result's layers are on disk and durable. The caller records them, in memory at
+ * least, inside done: a new layer that have_layer() does not know when done has returned is removed, unless another pull
+ * wants it. (A layer recorded and then given up, as after a failed commit, goes by pull_remove_layers().)
  * Same reference and same credentials while one runs: the caller joins by pull_start as well; transfers are shared. */
 typedef void (*pull_done_fn)(void *arg, const struct pull_result *r, const struct err *err);
 int pull_start(struct puller *p, const char *ref, const struct pull_auth *auth, pull_done_fn done, void *arg,

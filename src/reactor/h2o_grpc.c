@@ -193,6 +193,8 @@ static void remove_socket(struct grpc_server *s)
 
 struct grpc_server *grpc_free(struct grpc_server *s)
 {
+    h2o_multithread_queue_t *queue;
+
     if (!s)
         return NULL;
     if (s->closing) {
@@ -206,7 +208,9 @@ struct grpc_server *grpc_free(struct grpc_server *s)
     bridge_spin(s->bridge, SPIN_MAX, has_conns, s);
     h2o_timeout_unlink(&s->http.http2._graceful_shutdown_timeout); /* the second GOAWAY, a second after the first */
     h2o_timeout_init(bridge_h2o(s->bridge), &s->http.http2.idle_timeout, IDLE_MS);
+    queue = s->http.queue;
     h2o_context_dispose(&s->http);
+    free(queue);                     /* which it only empties */
     h2o_config_dispose(&s->conf);
     bridge_put(s->bridge);
     free(s->path);

@@ -11,8 +11,11 @@ static const struct {
     int (*fn)(int argc, char **argv);
 } jobs[] = {
     { "measure", worker_measure },
+    { "remove", worker_remove },
+    { "seccomp", worker_seccomp },
     { "store", worker_store },
     { "umount", worker_umount },
+    { "unpack", worker_unpack },
     { NULL, NULL },
 };
 

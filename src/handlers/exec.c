@@ -110,3 +110,11 @@ void ctr_end_execs(struct ctr *c)
     while ((b = list_first(&c->execs, struct exec_base, l)))
         b->end(b);    /* leaves the list */
 }
+
+void sandbox_end_forwards(struct sandbox *s)
+{
+    struct exec_base *b;
+
+    while ((b = list_first(&s->forwards, struct exec_base, l)))
+        b->end(b);
+}

@@ -1,23 +1,247 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Makes and ends what the handlers work on. */
+/* Makes and ends what the handlers work on, in the order in which one needs the other. */
 #include "handlers/handlers.h"
 
+#include "handlers/ctr_op.h"
 #include "handlers/objects.h"
+#include "handlers/recover.h"
+#include "handlers/sandbox_net.h"
 #include "mem.h"
+#include "proc/cgroup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+/* The registries' hosts in the shape that pull/ wants; the strings stay the configuration's. */
+static struct hosts *hosts_of(const struct conf *c)
+{
+    struct hosts *h = mem_new(struct hosts);
+    size_t nm = 0, nr = 0;
+    struct hosts_mirror *mirrors;
+    struct hosts_config *configs;
+
+    for (const struct conf_mirror *m = c->mirrors; m; m = m->next)
+        nm++;
+    for (const struct conf_registry *r = c->registries; r; r = r->next)
+        nr++;
+    mirrors = mem_array(nm + 1, sizeof *mirrors);
+    configs = mem_array(nr + 1, sizeof *configs);
+    for (const struct conf_mirror *m = c->mirrors; m; m = m->next)
+        mirrors[h->n_mirrors++] = (struct hosts_mirror){ m->host, m->endpoints };
+    for (const struct conf_registry *r = c->registries; r; r = r->next)
+        configs[h->n_configs++] = (struct hosts_config){
+            r->host, r->username, r->password, r->auth, r->identity_token,
+            r->ca_file, r->cert_file, r->key_file, r->insecure_skip_verify,
+        };
+    h->mirrors = mirrors;
+    h->configs = configs;
+    return h;
+}
+
+static void hosts_free(struct hosts *h)
+{
+    if (!h)
+        return;
+    free((void *)(uintptr_t)h->mirrors);
+    free((void *)(uintptr_t)h->configs);
+    free(h);
+}
+
+static bool have_layer(void *ctx, const char *chain_id, uint64_t *ret_number)
+{
+    struct handlers *h = ctx;
+    struct layer *l = images_layer(h->images, chain_id);
+
+    if (l)
+        *ret_number = l->rec->number;
+    return l != NULL;
+}
+
+static uint64_t new_number(void *ctx)
+{
+    return images_layer_number(((struct handlers *)ctx)->images);
+}
+
+static int make_dir(const char *base, const char *name, mode_t mode, struct err *err)
+{
+    auto_free char *p = mem_printf("%s%s%s", base, name[0] ? "/" : "", name);
+
+    for (char *q = p + 1;; q++) {
+        char c = *q;
+
+        if (c != '/' && c)
+            continue;
+        *q = '\0';
+        if (mkdir(p, c ? 0755 : mode) < 0 && errno != EEXIST)
+            return err_sys(err, "make directory '%s'", p);
+        *q = c;
+        if (!c)
+            return 0;
+    }
+}
+
+static int make_dirs(const struct conf *c, struct err *err)
+{
+    int r = make_dir(c->root, "", 0700, err);
+
+    if (r >= 0)
+        r = make_dir(c->root, "l", 0700, err);
+    if (r >= 0)
+        r = make_dir(c->root, "containers", 0700, err);
+    if (r >= 0)
+        r = make_dir(c->state, "", 0711, err);
+    if (r >= 0)
+        r = make_dir(c->state, "pods", 0700, err);
+    return r;
+}
+
+/* The supervisor's program on a read-only mount that nobody else has: PID 1 of a shared PID namespace shows it to
+ * containers as /proc/1/exe, and nothing can write through that (mount_setattr(2), Linux 5.12; else the plain file). */
+static int open_pod(const char *path)
+{
+    struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    if (fd >= 0 && syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &a, sizeof a) < 0)
+        fd = fd_close(fd);
+    if (fd < 0)
+        log_warn("op=start path='%s' err='%s', without a read-only mount", path, strerror(errno));
+    return fd;
+}
+
+static int open_programs(struct handlers *h, struct err *err)
+{
+    h->pod_path = mem_printf("%s/cricket-pod", h->conf->libexec_dir);
+    h->worker_path = mem_printf("%s/cricket-worker", h->conf->libexec_dir);
+    if (access(h->pod_path, X_OK) < 0)
+        return err_sys(err, "supervisor program '%s'", h->pod_path);
+    if (access(h->worker_path, X_OK) < 0)
+        return err_sys(err, "worker program '%s'", h->worker_path);
+    h->link_opts.pod_path = h->pod_path;
+    h->link_opts.pod_fd = open_pod(h->pod_path);
+    return 0;
+}
+
+static void read_boot_id(struct handlers *h)
+{
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+
+    if (f && fgets(h->boot_id, sizeof h->boot_id, f))
+        h->boot_id[strcspn(h->boot_id, "\n")] = '\0';
+    if (f)
+        fclose(f);
+}
+
+static int open_all(struct handlers *h, bool *same_boot, struct err *err)
+{
+    const struct conf *c = h->conf;
+    struct store_opts so = { .root = c->root, .state = c->state, .worker = h->worker_path, .lazy_ms = 1000 };
+    struct seccomp_opts sc = { .state = c->state, .worker = h->worker_path,
+                               .default_profile = c->seccomp_profile };
+    struct cni_opts co = { .conf_dirs = c->cni_conf_dirs, .bin_dirs = c->cni_bin_dirs,
+                           .timeout_ms = c->cni_timeout_ms };
+    struct puller_opts po = {
+        .root = c->root, .worker = h->worker_path, .hosts = h->hosts, .stall_ms = c->pull_stall_ms,
+        .max_transfers = c->pull_max_transfers, .max_layers = c->pull_max_layers,
+        .have_layer = have_layer, .new_number = new_number, .ctx = h,
+    };
+    bool rebuilt = false;
+    int r = cgroup_init(err);
+
+    if (r >= 0)
+        r = store_open(h->loop, &so, same_boot, &rebuilt, &h->store, err);
+    if (r < 0)
+        return r;
+    loop_before_reply(h->loop, ctr_acks_flush, h);    /* behind the store's own hook */
+    h->images = images_new(h->store);
+    r = images_load(h->images, err);
+    if (r >= 0)
+        r = seccomp_new(h->loop, &sc, &h->seccomp, err);
+    if (r >= 0)
+        r = cni_new(h->loop, &co, &h->cni, err);
+    if (r >= 0)
+        r = puller_new(h->loop, &po, &h->puller, err);
+    if (r >= 0 && rebuilt)
+        log_error("op=start err='the durable store was damaged and has been set aside': images have to be pulled "
+                  "again");
+    return r;
+}
 
 int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret, struct err *err)
 {
     struct handlers *h = mem_new(struct handlers);
+    bool same_boot = false;
+    int r;
 
-    (void)err;
     h->loop = l;
     h->conf = conf;
+    h->link_opts.pod_fd = -1;
+    list_init(&h->acks);
+    list_init(&h->subscribers);
+    list_init(&h->pulls);
+    list_init(&h->sweeps);
+    read_boot_id(h);
+    spec_node_init(&h->node);
+    h->node.create_missing_host_paths = conf->create_missing_host_paths;
+    h->node.systemd_cgroups = conf->cgroup_driver == CONF_SYSTEMD;
+    h->node.image_volumes = true;
+    h->hosts = hosts_of(conf);
+    if (h->node.systemd_cgroups)
+        r = err_set(err, -ENOTSUP, "cgroup_driver 'systemd' is not supported by this version: use 'cgroupfs'");
+    else
+        r = make_dirs(conf, err);
+    if (r >= 0)
+        r = open_programs(h, err);
+    if (r >= 0)
+        r = open_all(h, &same_boot, err);
+    if (r >= 0)
+        r = recover_load(h, err);
+    if (r >= 0)
+        r = recover_run(h, same_boot, err);
+    if (r < 0) {
+        handlers_free(h);
+        return r;
+    }
+    if (same_boot)
+        net_check_all(h);
     *ret = h;
     return 0;
 }
 
 struct handlers *handlers_free(struct handlers *h)
 {
+    struct sandbox *s;
+    struct ctr *c;
+
+    if (!h)
+        return NULL;
+    h->ending = true;
+    ctr_each(h, i, c)
+        ctr_end_execs(c);
+    sandbox_each(h, i, s)
+        sandbox_end_forwards(s);
+    h->puller = puller_free(h->puller);
+    h->cni = cni_free(h->cni);
+    net_check_end(h);
+    h->seccomp = seccomp_free(h->seccomp);
+    cgroup_sweeps_end(h);
+    if (h->store)
+        loop_settle(h->loop);
+    while (h->sandboxes.n)
+        sandbox_free(h->sandboxes.v[h->sandboxes.n - 1]);
+    h->images = h->images ? images_free(h->images) : NULL;
+    h->store = h->store ? store_close(h->store) : NULL;
+    hosts_free(h->hosts);
+    fd_close(h->link_opts.pod_fd);
+    free(h->sandboxes.v);
+    free(h->ctrs.v);
+    free(h->pod_path);
+    free(h->worker_path);
     free(h);
     return NULL;
 }

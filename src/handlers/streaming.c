@@ -353,11 +353,3 @@ void handle_port_forward(struct rpc *rpc, const ProtobufCMessage *req, void *ctx
     }
     offer(rpc, streaming_new(h, NULL, s), &o, answer_forward);
 }
-
-void sandbox_end_forwards(struct sandbox *s)
-{
-    struct exec_base *b;
-
-    while ((b = list_first(&s->forwards, struct exec_base, l)))
-        b->end(b);
-}

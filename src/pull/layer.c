@@ -117,7 +117,7 @@ static void layer_free(struct layer *l)
     free(l);
 }
 
-struct layers *layers_free(struct layers *ls)
+struct layers *pull_layers_free(struct layers *ls)
 {
     if (!ls)
         return NULL;

@@ -56,7 +56,7 @@ struct layer_info {
 typedef void (*layer_fn)(void *arg, const struct layer_info *i);
 
 struct layers *layers_new(const struct layers_opts *o);
-struct layers *layers_free(struct layers *ls);   /* all uses must be gone */
+struct layers *pull_layers_free(struct layers *ls);   /* all uses must be gone */
 
 struct layer_use *layer_use(struct layers *ls, const struct layer_want *w, layer_fn fn, void *arg);
 /* A live layer of this chain that another pull wants as well? */

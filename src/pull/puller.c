@@ -91,7 +91,7 @@ struct puller *puller_free(struct puller *p)
         return NULL;
     while (!list_empty(&p->pulls))
         pull_drop_first(p);
-    layers_free(p->layers);
+    pull_layers_free(p->layers);
     registry_free(p->reg);
     remover_free(p->remover);
     fd_close(p->layers_fd);

@@ -1,0 +1,262 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""How fast and how large: `make bench`, or CRICKET_BUILD=build t/bench/bench.py [--rounds N] [--check].
+
+What crun does is measured in the same run, in turns with ours, so that a busy machine is busy for both; believe
+minima, medians and ratios, not absolute times. Our times are those of an RPC as seen by a Python client (some 0.3 ms
+of them are the client). A launch is measured to its first byte: the process writes to a fifo that is mounted into it.
+
+--check: exit status 1 where a target is missed.
+"""
+import argparse
+import os
+import statistics
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+from cricket import *  # noqa: E402,F403
+
+missed = []
+ap = argparse.ArgumentParser()
+ap.add_argument("--rounds", type=int, default=30)
+ap.add_argument("--check", action="store_true")
+a = ap.parse_args()
+
+
+def row(name, text, target=None, good=True):
+    mark = "" if target is None else "  target %s: %s" % (target, "met" if good else "MISSED")
+    if target is not None and not good:
+        missed.append(name)
+    print("%-34s %s%s" % (name, text, mark), flush=True)
+
+
+def ms(fn, *args, **fields):
+    t = time.perf_counter()
+    fn(*args, **fields)
+    return (time.perf_counter() - t) * 1000
+
+
+def spread(values):
+    v = sorted(values)
+    return "min %7.2f  median %7.2f  p90 %7.2f ms" % (v[0], statistics.median(v), v[int(len(v) * 0.9)])
+
+
+def ratio(name, ours, theirs, target):
+    lo, med = min(ours) / min(theirs), statistics.median(ours) / statistics.median(theirs)
+    row(name, "1/%.1f by minima, 1/%.1f by medians" % (1 / lo, 1 / med), "1/%d" % target, min(lo, med) <= 1 / target)
+
+
+class Crun:
+    """The same process by crun: a bundle with busybox, the same namespaces, cgroup limits, default seccomp profile."""
+
+    def __init__(self, d, fifo):
+        self.root = d.tmp + "/crun"
+        self.bundle = d.tmp + "/bundle"
+        os.makedirs(self.bundle + "/rootfs")
+        subprocess.run(["tar", "-xf", "-", "-C", self.bundle + "/rootfs"], input=busybox_layer().bytes(), check=True)
+        subprocess.run(["crun", "spec", "-b", self.bundle], check=True)
+        with open(self.bundle + "/config.json") as f:
+            spec = json.load(f)
+        spec["process"]["terminal"] = False
+        spec["root"]["readonly"] = False
+        spec["mounts"].append({"destination": "/fifo", "type": "bind", "source": fifo, "options": ["bind", "rw"]})
+        spec["linux"]["cgroupsPath"] = d.cgroup + "/crun"
+        spec["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+            {"names": NAMES, "action": "SCMP_ACT_ALLOW"}]}
+        self.spec = spec
+
+    def command(self, *args):
+        self.spec["process"]["args"] = list(args)
+        with open(self.bundle + "/config.json", "w") as f:
+            json.dump(self.spec, f)
+
+    def crun(self, *args):
+        return ["crun", "--root", self.root, "--cgroup-manager", "cgroupfs", *args]
+
+
+# what an ordinary profile allows: of the same size as the default one
+NAMES = """accept accept4 access adjtimex alarm bind brk capget capset chdir chmod chown clock_getres clock_gettime
+clock_nanosleep clone clone3 close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
+epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2
+fadvise64 fallocate fanotify_mark fchdir fchmod fchmodat fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fork
+fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex futimesat getcpu getcwd getdents getdents64 getegid geteuid
+getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit
+getrusage getsid getsockname getsockopt gettid gettimeofday getuid getxattr inotify_add_watch inotify_init inotify_init1
+inotify_rm_watch io_destroy io_getevents io_setup io_submit ioctl kill lchown lgetxattr link linkat listen listxattr lseek
+lstat madvise membarrier mkdir mkdirat mknod mknodat mlock mmap mprotect mq_open mremap msgctl msgget msgrcv msgsnd msync
+munlock munmap nanosleep newfstatat open openat openat2 pause pidfd_open pidfd_send_signal pipe pipe2 poll ppoll prctl
+pread64 preadv prlimit64 pselect6 pwrite64 pwritev read readahead readlink readlinkat readv recv recvfrom recvmmsg recvmsg
+remap_file_pages removexattr rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending
+rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_getaffinity sched_yield select semctl semget
+semop send sendfile sendmmsg sendmsg sendto set_robust_list set_tid_address setgid setgroups setitimer setpgid setpriority
+setregid setresgid setresuid setreuid setrlimit setsid setsockopt setuid setxattr shmat shmctl shmdt shmget shutdown
+sigaltstack signalfd signalfd4 socket socketpair splice stat statfs statx symlink symlinkat sync sync_file_range syncfs sysinfo
+tee tgkill time timer_create timer_delete timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime
+times tkill truncate umask uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid write writev
+arch_prctl chroot""".split()
+
+
+def first_byte(fd, go):
+    """ms from go() to the byte in the fifo."""
+    t = time.perf_counter()
+    go()
+    select.select([fd], [], [], LIMIT)
+    t = (time.perf_counter() - t) * 1000
+    os.read(fd, 100)
+    return t
+
+
+def switches(pid):
+    with open("/proc/%d/status" % pid) as f:
+        return sum(int(x.split()[1]) for x in f if "ctxt_switches" in x)
+
+
+def supervisor_of(d, ctr):
+    with open("/proc/%d/stat" % d.pid_of(ctr)) as f:
+        return int(f.read().rsplit(")", 1)[1].split()[1])
+
+
+d = Daemon(config={"log": {"level": "info"}}, args=["--log-level", "info"])
+with open("/proc/cpuinfo") as f:
+    cpu = [x.split(":")[1].strip() for x in f if x.startswith("model name")]
+print("%d x %s, Linux %s, cgroup v%d, %s" % (os.cpu_count(), cpu[0] if cpu else "?", os.uname().release, 2 if cgroup_is_v2() else 1,
+                                          "crun " + subprocess.run(["crun", "--version"], capture_output=True, text=True,
+                                                                   check=True).stdout.split()[2] if shutil.which("crun") else "no crun"))
+row("cricketd, from start to ready", "%.1f ms" % d.ready_ms)
+image = d.image
+idle = pss_kb(d.pid)
+row("cricketd, idle, PSS", "%.2f MB" % (idle / 1024), "6 MB", idle < 6 * 1024)
+
+# --- launch
+fifo = d.tmp + "/fifo"
+os.mkfifo(fifo, 0o666)
+fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+mount = [{"host_path": fifo, "container_path": "/fifo"}]
+secure = {"seccomp": {"profile_type": pb.SecurityProfile.RuntimeDefault}}
+pod = d.runp("bench")
+script = ["sh", "-c", "echo x >/fifo; exec sleep 1000000"]
+crun = Crun(d, fifo) if shutil.which("crun") else None
+ours, theirs, whole = [], [], []
+for i in range(a.rounds):
+    t0 = time.perf_counter()
+    c = d.create(pod, "l%d" % i, image, script, mounts=mount, security=secure)
+    made = (time.perf_counter() - t0) * 1000
+    ours.append(first_byte(fd, lambda: d.client.StartContainer(_future=True, container_id=c)))
+    whole.append(made + ours[-1])
+    wait_until(lambda: d.status(c).state == RUNNING, "running")
+    if i:
+        d.RemoveContainer(container_id=c)
+    if crun:
+        crun.command(*script)
+        theirs.append(first_byte(fd, lambda: subprocess.run(
+            d.net.prefix() + crun.crun("run", "-d", "-b", crun.bundle, "b%d" % i), check=True, stdin=subprocess.DEVNULL)))
+        if i:
+            subprocess.run(crun.crun("delete", "-f", "b%d" % i), check=True)
+row("StartContainer to first byte", spread(ours))
+row("Create + Start to first byte", spread(whole))
+if crun:
+    row("crun run to first byte", spread(theirs))
+    ratio("launch, ours to crun's", ours, theirs, 6)
+
+# --- exec
+first = [x.id for x in d.ListContainers().containers][0]
+ours, theirs = [], []
+for i in range(a.rounds * 2):
+    ours.append(ms(d.ExecSync, container_id=first, cmd=["true"]))
+    if crun:
+        theirs.append(ms(subprocess.run, crun.crun("exec", "b0", "true"), check=True, stdin=subprocess.DEVNULL))
+row("ExecSync true", spread(ours))
+if crun:
+    row("crun exec true", spread(theirs))
+    ratio("exec, ours to crun's", ours, theirs, 6)
+    subprocess.run(crun.crun("delete", "-f", "b0"), check=True)
+
+# --- pods
+run, stop, remove, pods = [], [], [], []
+for i in range(max(5, a.rounds // 3)):
+    t = time.perf_counter()
+    pods.append(d.runp("n%d" % i))
+    run.append((time.perf_counter() - t) * 1000)
+row("RunPodSandbox, CNI bridge", spread(run))
+run = []
+for i in range(a.rounds):
+    t = time.perf_counter()
+    p = d.runp("h%d" % i, net=False)
+    run.append((time.perf_counter() - t) * 1000)
+    remove.append(ms(d.RemovePodSandbox, pod_sandbox_id=p))
+row("RunPodSandbox, the node's network", spread(run))
+row("RemovePodSandbox of it", spread(remove))
+t = time.perf_counter()
+par = [f.result().pod_sandbox_id for f in [d.RunPodSandbox(_future=True, config=d.pod_config("p%d" % i, net=False)) for i in range(20)]]
+row("20 pods at once", "%.1f ms" % ((time.perf_counter() - t) * 1000))
+d.remove(*par)
+for i, p in enumerate(pods):
+    d.start(p, "c%d" % i, image)
+
+# --- lists, with so many containers
+for i in range(100):
+    d.create(pod, "list%d" % i, image, ["true"])
+n = len(d.ListContainers().containers)
+row("ListContainers of %d" % n, spread([ms(d.ListContainers) for _ in range(200)]))
+row("ContainerStatus", spread([ms(d.ContainerStatus, container_id=first) for _ in range(200)]))
+row("Version", spread([ms(d.Version) for _ in range(500)]))
+
+# --- memory
+sup = [supervisor_of(d, c.id) for c in d.ListContainers(filter={"state": {"state": RUNNING}}).containers if c.pod_sandbox_id in pods]
+kb = [pss_kb(p) for p in set(sup)]
+row("cricket-pod with a container, PSS", "%d KB (largest of %d)" % (max(kb), len(kb)), "100 KB", max(kb) < 100)
+now = pss_kb(d.pid)
+row("cricketd, %d pods, %d containers" % (len(pods) + 1, n), "%.2f MB PSS" % (now / 1024))
+
+# --- idle
+time.sleep(1)
+watched = {d.pid: "cricketd", **{p: "cricket-pod" for p in set(sup)}}
+before = {p: switches(p) for p in watched}
+time.sleep(10)
+woken = {}
+for p, name in watched.items():
+    woken[name] = woken.get(name, 0) + switches(p) - before[p]
+row("wake-ups in 10 idle seconds", ", ".join("%s %d" % x for x in sorted(woken.items())), "0", not any(woken.values()))
+
+# --- pull
+big = Image([busybox_layer()] + [Layer().file("data%d" % i, b"".join(
+    b"%08x the quick brown fox\n" % (k * 7919) + os.urandom(24) for k in range(32 * 1024 * 1024 // 56))) for i in range(3)])
+ref = d.push_image(big, "bench/big")
+compressed = sum(map(len, big.blobs)) / 1e6
+raw = 3 * 32 * 1024 * 1024 / 1e6
+subprocess.run(["sync"], check=True)
+latency, done = [], []
+
+
+def knock():
+    client = Client(d.socket)
+    client.Version()
+    while not done:
+        latency.append(ms(client.Version))
+        time.sleep(0.002)
+    client.close()
+
+
+thread = threading.Thread(target=knock)
+thread.start()
+t = time.perf_counter()
+d.PullImage(image={"image": ref})
+t = time.perf_counter() - t
+done.append(1)
+thread.join()
+row("pull of %.0f MB (%.0f MB unpacked)" % (compressed, raw), "%.2f s: %.0f MB/s compressed, %.0f MB/s unpacked" % (t, compressed / t, raw / t))
+latency.sort()
+p99 = latency[int(len(latency) * 0.99)]
+row("Version during the pull", "median %.2f  p99 %.2f  max %.2f ms of %d" % (statistics.median(latency), p99, latency[-1], len(latency)),
+    "p99 5 ms", p99 < 5)
+row("a second pull of it", "%.1f ms" % ms(d.PullImage, image={"image": ref}))
+row("cricketd after all this, PSS", "%.2f MB" % (pss_kb(d.pid) / 1024))
+os.close(fd)
+d.remove_all()
+d.stop_daemon()
+d.forget()
+
+print("targets missed: " + (", ".join(missed) or "none"))
+import cricket  # noqa: E402
+cricket._tap["planned"] = True
+sys.exit(1 if missed and a.check else 0)

@@ -130,7 +130,8 @@ static void test_signals(void)
     sigaddset(&set, SIGTERM);
     sigprocmask(SIG_BLOCK, &set, &old);
     is_int(shell("grep -qE '^SigBlk:\\s0+$' /proc/self/status"), 0, "no signal is blocked in the child");
-    is_int(shell("grep -qE '^SigIgn:\\s0+$' /proc/self/status"), 0, "nor ignored");
+    /* but for 32 and 33, libc's own: posix_spawn(3) of glibc ignores them in what it starts (make does) */
+    is_int(shell("grep -qE '^SigIgn:\\s0*([01]80000000)?$' /proc/self/status"), 0, "nor ignored");
     sigprocmask(SIG_SETMASK, &old, NULL);
     ok(signal(SIGPIPE, SIG_IGN) == SIG_IGN, "while our own dispositions stay");
 }

@@ -62,7 +62,8 @@ static void send_batch(struct list_stream *s)
     }
     assert(n <= left);
     s->at += n;
-    if (rpc_send_bytes(s->rpc, p, n) < 0) {      /* ours is the only message in the queue: too large */
+    /* ours is the only message in the queue: it can only be too large */
+    if (rpc_send_bytes(s->rpc, p, n) < 0) {
         rpc_fail(s->rpc, GRPC_RESOURCE_EXHAUSTED, "an entry of %zu bytes cannot be sent", n);
         list_stream_free(s);
     }

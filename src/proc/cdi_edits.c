@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* containerEdits of a CDI spec. Each member is checked for its type and its value, as strictly as
+ * the reference library does it (an unknown key is an error there too), and its error names file
+ * and line. */
+#include "proc/cdi_impl.h"
+
+#include "mem.h"
+#include "str.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+struct ctx {
+    const char *file;
+    struct cdi_edits *ret;           /* NULL: check only */
+    struct err *err;
+};
+
+#define fail(x, node, fmt, ...) cdi_fail((x)->file, node, (x)->err, fmt, ##__VA_ARGS__)
+
+int cdi_text(const char *file, const struct ynode *node, const char **ret, struct err *err)
+{
+    if (node->kind != YNODE_SCALAR)
+        return cdi_fail(file, node, err, "'%.80s' must be a text, not %s",
+                        node->key ? node->key : "entry",
+                        ynode_kind_name(node->kind));
+    *ret = node->text;
+    return 0;
+}
+
+static int set_text(const struct ctx *x, const struct ynode *node, char **ret)
+{
+    const char *s = "";
+    int r = cdi_text(x->file, node, &s, x->err);
+
+    if (r == 0) {
+        free(*ret);
+        *ret = mem_strdup(s);
+    }
+    return r;
+}
+
+static int set_path(const struct ctx *x, const struct ynode *node, char **ret)
+{
+    int r = set_text(x, node, ret);
+
+    if (r == 0 && ((*ret)[0] != '/' || strlen(*ret) >= PATH_MAX))
+        return fail(x, node, "%s '%.200s' is not an absolute path", node->key, *ret);
+    return r;
+}
+
+static int set_number(const struct ctx *x, const struct ynode *node, int64_t max, int64_t *ret)
+{
+    char *end = NULL;
+    long long v = 0;
+
+    errno = 0;
+    if (node->kind == YNODE_SCALAR && !node->quoted && node->text[0] >= '0' && node->text[0] <= '9')
+        v = strtoll(node->text, &end, 0);       /* YAML writes modes as 0660 */
+    if (!end || *end || errno || v > max)
+        return fail(x, node, "%s must be a number from 0 to %" PRId64,
+                    node->key ? node->key : "entry",
+                    max);
+    *ret = v;
+    return 0;
+}
+
+/* A list of texts; replaces *ret. */
+static int set_list(const struct ctx *x, const struct ynode *node, char ***ret)
+{
+    size_t n = 0;
+    int r = 0;
+
+    if (node->kind == YNODE_NULL)
+        return 0;
+    if (node->kind != YNODE_LIST)
+        return fail(x, node, "%s must be a list, not %s", node->key, ynode_kind_name(node->kind));
+    char **v = mem_array(ynode_count(node) + 1, sizeof *v);
+    for (const struct ynode *c = node->first; c && r == 0; c = c->next)
+        r = set_text(x, c, &v[n++]);
+    for (char **old = *ret; old && *old; old++)
+        free(*old);
+    free(*ret);
+    *ret = v;
+    return r;
+}
+
+static bool is_key(const struct ynode *node, const char *key)
+{
+    return strcmp(node->key, key) == 0;
+}
+
+/* Calls fn for each map in a list. */
+static int each_map(const struct ctx *x, const struct ynode *node,
+                    int (*fn)(const struct ctx *x, const struct ynode *map))
+{
+    int r = 0;
+
+    if (node->kind == YNODE_NULL)
+        return 0;
+    if (node->kind != YNODE_LIST)
+        return fail(x, node, "%s must be a list, not %s", node->key, ynode_kind_name(node->kind));
+    for (const struct ynode *c = node->first; c && r == 0; c = c->next)
+        r = c->kind == YNODE_MAP ? fn(x, c)
+                                 : fail(x, c, "%s: an entry must be a map, not %s", node->key,
+                                        ynode_kind_name(c->kind));
+    return r;
+}
+
+/* --- devices */
+
+static void device_deinit(struct cdi_device *d)
+{
+    free(d->path);
+    free(d->host_path);
+}
+
+static int device_type(const struct ctx *x, const struct ynode *node, mode_t *ret)
+{
+    const char *s = "";
+    int r = cdi_text(x->file, node, &s, x->err);
+
+    if (r < 0)
+        return r;
+    if (strcmp(s, "c") == 0 || strcmp(s, "u") == 0)
+        *ret = S_IFCHR;
+    else if (strcmp(s, "b") == 0)
+        *ret = S_IFBLK;
+    else if (strcmp(s, "p") == 0)
+        *ret = S_IFIFO;
+    else
+        return fail(x, node, "device type '%.20s' is none of b, c, u, p", s);
+    return 0;
+}
+
+static int device_permissions(const struct ctx *x, const struct ynode *node, char ret[static 4])
+{
+    const char *s = "";
+    int r = cdi_text(x->file, node, &s, x->err);
+
+    if (r < 0)
+        return r;
+    if (strlen(s) > 3 || strspn(s, "rwm") != strlen(s))
+        return fail(x, node, "device permissions '%.20s' are not of r, w, m", s);
+    memcpy(ret, s, strlen(s) + 1);
+    return 0;
+}
+
+static int device_member(const struct ctx *x, const struct ynode *m, struct cdi_device *d,
+                         bool *numbers)
+{
+    int64_t v = 0;
+    int r;
+
+    if (is_key(m, "path"))
+        return set_path(x, m, &d->path);
+    if (is_key(m, "hostPath"))
+        return set_path(x, m, &d->host_path);
+    if (is_key(m, "type"))
+        return device_type(x, m, &d->type);
+    if (is_key(m, "permissions"))
+        return device_permissions(x, m, d->permissions);
+    if (is_key(m, "major") || is_key(m, "minor")) {
+        *numbers = true;
+        return set_number(x, m, UINT32_MAX, m->key[1] == 'a' ? &d->major : &d->minor);
+    }
+    if (is_key(m, "uid") || is_key(m, "gid"))
+        return set_number(x, m, UINT32_MAX - 1, m->key[0] == 'u' ? &d->uid : &d->gid);
+    if (is_key(m, "fileMode")) {
+        if ((r = set_number(x, m, UINT32_MAX, &v)) == 0)
+            d->mode = (mode_t)v & 07777;     /* some put the type's bits in */
+        return r;
+    }
+    return fail(x, m, "unknown key '%.80s' of a device node", m->key);
+}
+
+/* What the spec leaves open is as on the host. */
+static int device_look(const struct ctx *x, const struct ynode *map, struct cdi_device *d,
+                       bool numbers)
+{
+    struct stat st;
+
+    if (d->type == S_IFIFO || (d->type && numbers && d->mode != (mode_t)-1))
+        goto known;
+    if (stat(d->host_path, &st) < 0) {
+        if (d->type && numbers)
+            goto known;
+        return err_sys(x->err, "CDI spec '%s' line %u: device '%.200s'", x->file, map->line,
+                       d->host_path);
+    }
+    if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode) && !S_ISFIFO(st.st_mode))
+        return fail(x, map, "'%.200s' is not a device", d->host_path);
+    if (d->type && d->type != (st.st_mode & S_IFMT))
+        return fail(x, map, "'%.200s' is a device of another type", d->host_path);
+    d->type = st.st_mode & S_IFMT;
+    if (!numbers) {
+        d->major = major(st.st_rdev);
+        d->minor = minor(st.st_rdev);
+    }
+    if (d->mode == (mode_t)-1)
+        d->mode = st.st_mode & 07777;
+known:
+    if (d->mode == (mode_t)-1)
+        d->mode = 0666;
+    return 0;
+}
+
+static int device(const struct ctx *x, const struct ynode *map)
+{
+    struct cdi_device d = { .mode = (mode_t)-1, .permissions = "rwm", .uid = -1, .gid = -1 };
+    bool numbers = false;
+    int r = 0;
+
+    for (const struct ynode *m = map->first; m && r == 0; m = m->next)
+        r = device_member(x, m, &d, &numbers);
+    if (r == 0 && !d.path)
+        r = fail(x, map, "a device node without path");
+    if (r == 0 && !d.host_path)
+        d.host_path = mem_strdup(d.path);
+    if (r == 0 && x->ret)
+        r = device_look(x, map, &d, numbers);
+    if (r < 0 || !x->ret) {
+        device_deinit(&d);
+        return r;
+    }
+    x->ret->devices = mem_grow(x->ret->devices, x->ret->n_devices + 1, sizeof d);
+    x->ret->devices[x->ret->n_devices++] = d;
+    return 0;
+}
+
+/* --- mounts, hooks, and the rest */
+
+static char **free_list(char **list)
+{
+    for (char **p = list; p && *p; p++)
+        free(*p);
+    free(list);
+    return NULL;
+}
+
+static void mount_deinit(struct cdi_mount *m)
+{
+    free(m->host_path);
+    free(m->container_path);
+    free(m->type);
+    free_list(m->options);
+}
+
+static int mount_member(const struct ctx *x, const struct ynode *m, struct cdi_mount *t)
+{
+    if (is_key(m, "hostPath"))
+        return set_text(x, m, &t->host_path);
+    if (is_key(m, "containerPath"))
+        return set_path(x, m, &t->container_path);
+    if (is_key(m, "type"))
+        return set_text(x, m, &t->type);
+    if (is_key(m, "options"))
+        return set_list(x, m, &t->options);
+    return fail(x, m, "unknown key '%.80s' of a mount", m->key);
+}
+
+static int mount(const struct ctx *x, const struct ynode *map)
+{
+    struct cdi_mount t = { 0 };
+    int r = 0;
+
+    for (const struct ynode *m = map->first; m && r == 0; m = m->next)
+        r = mount_member(x, m, &t);
+    if (r == 0 && (!t.host_path || !t.container_path))
+        r = fail(x, map, "a mount needs hostPath and containerPath");
+    if (r == 0 && !t.type)
+        t.type = mem_strdup("");
+    /* a file system of its own ("tmpfs") has a name there and no path */
+    if (r == 0 && t.host_path[0] != '/' && (!t.type[0] || strcmp(t.type, "bind") == 0))
+        r = fail(x, map, "hostPath '%.200s' is not an absolute path", t.host_path);
+    if (r < 0 || !x->ret) {
+        mount_deinit(&t);
+        return r;
+    }
+    if (!t.options)
+        t.options = mem_array(1, sizeof *t.options);
+    x->ret->mounts = mem_grow(x->ret->mounts, x->ret->n_mounts + 1, sizeof t);
+    x->ret->mounts[x->ret->n_mounts++] = t;
+    return 0;
+}
+
+static void hook_deinit(struct cdi_hook *h)
+{
+    free(h->name);
+    free(h->path);
+    free_list(h->args);
+    free_list(h->env);
+}
+
+static int hook_member(const struct ctx *x, const struct ynode *m, struct cdi_hook *h)
+{
+    int r;
+
+    if (is_key(m, "hookName"))
+        return set_text(x, m, &h->name);
+    if (is_key(m, "path"))
+        return set_path(x, m, &h->path);
+    if (is_key(m, "args"))
+        return set_list(x, m, &h->args);
+    if (is_key(m, "env"))
+        return set_list(x, m, &h->env);
+    if (is_key(m, "timeout")) {
+        if ((r = set_number(x, m, INT32_MAX, &h->timeout_ms)) == 0)
+            h->timeout_ms *= 1000;
+        return r;
+    }
+    return fail(x, m, "unknown key '%.80s' of a hook", m->key);
+}
+
+static int hook(const struct ctx *x, const struct ynode *map)
+{
+    static const char *const names[] = { "prestart", "createRuntime", "createContainer",
+                                         "startContainer", "poststart", "poststop" };
+    struct cdi_hook h = { 0 };
+    bool known = false;
+    int r = 0;
+
+    for (const struct ynode *m = map->first; m && r == 0; m = m->next)
+        r = hook_member(x, m, &h);
+    for (size_t i = 0; h.name && i < ARRAY_LEN(names); i++)
+        known = known || strcmp(h.name, names[i]) == 0;
+    if (r == 0 && !known)
+        r = fail(x, map, "hook '%.80s' is none of the OCI runtime's", h.name ? h.name : "");
+    if (r == 0 && !h.path)
+        r = fail(x, map, "a hook without path");
+    if (r < 0 || !x->ret) {
+        hook_deinit(&h);
+        return r;
+    }
+    if (!h.args)
+        h.args = mem_array(1, sizeof *h.args);
+    if (!h.env)
+        h.env = mem_array(1, sizeof *h.env);
+    x->ret->hooks = mem_grow(x->ret->hooks, x->ret->n_hooks + 1, sizeof h);
+    x->ret->hooks[x->ret->n_hooks++] = h;
+    return 0;
+}
+
+static int env(const struct ctx *x, const struct ynode *node)
+{
+    char **v = NULL;
+    int r = set_list(x, node, &v);
+    size_t n = 0;
+
+    for (; r == 0 && v && v[n]; n++)
+        if (!strchr(v[n], '=') || v[n][0] == '=')
+            r = fail(x, node, "env: '%.80s' is not NAME=value", v[n]);
+    if (r < 0 || !x->ret) {
+        free_list(v);
+        return r;
+    }
+    x->ret->env = mem_grow(x->ret->env, x->ret->n_env + n + 1, sizeof *v);
+    if (n)
+        memcpy(x->ret->env + x->ret->n_env, v, n * sizeof *v);
+    x->ret->n_env += n;
+    x->ret->env[x->ret->n_env] = NULL;
+    free(v);
+    return 0;
+}
+
+static int gids(const struct ctx *x, const struct ynode *node)
+{
+    int r = 0;
+
+    if (node->kind == YNODE_NULL)
+        return 0;
+    if (node->kind != YNODE_LIST)
+        return fail(x, node, "additionalGids must be a list, not %s", ynode_kind_name(node->kind));
+    for (const struct ynode *c = node->first; c && r == 0; c = c->next) {
+        int64_t v = 0;
+
+        r = set_number(x, c, UINT32_MAX - 1, &v);
+        if (r < 0 || !x->ret || v == 0)      /* 0 is dropped, as the specification says */
+            continue;
+        x->ret->gids = mem_grow(x->ret->gids, x->ret->n_gids + 1, sizeof(gid_t));
+        x->ret->gids[x->ret->n_gids++] = (gid_t)v;
+    }
+    return r;
+}
+
+int cdi_edits_parse(const char *file, const struct ynode *node, struct cdi_edits *ret,
+                    struct err *err)
+{
+    const struct ctx x = { file, ret, err };
+    int r = 0;
+
+    if (node->kind == YNODE_NULL)
+        return 0;
+    if (node->kind != YNODE_MAP)
+        return fail(&x, node, "containerEdits must be a map, not %s", ynode_kind_name(node->kind));
+    for (const struct ynode *m = node->first; m && r == 0; m = m->next) {
+        if (is_key(m, "env"))
+            r = env(&x, m);
+        else if (is_key(m, "deviceNodes"))
+            r = each_map(&x, m, device);
+        else if (is_key(m, "mounts"))
+            r = each_map(&x, m, mount);
+        else if (is_key(m, "hooks"))
+            r = each_map(&x, m, hook);
+        else if (is_key(m, "additionalGids"))
+            r = gids(&x, m);
+        else if (is_key(m, "intelRdt") || is_key(m, "netDevices"))
+            r = ret ? fail(&x, m, "%s is not supported", m->key) : 0;
+        else
+            r = fail(&x, m, "unknown key '%.80s' of containerEdits", m->key);
+    }
+    return r;
+}
+
+struct cdi_edits *cdi_edits_free(struct cdi_edits *e)
+{
+    if (!e)
+        return NULL;
+    for (size_t i = 0; i < e->n_devices; i++)
+        device_deinit(&e->devices[i]);
+    for (size_t i = 0; i < e->n_mounts; i++)
+        mount_deinit(&e->mounts[i]);
+    for (size_t i = 0; i < e->n_hooks; i++)
+        hook_deinit(&e->hooks[i]);
+    free_list(e->env);
+    free(e->devices);
+    free(e->mounts);
+    free(e->hooks);
+    free(e->gids);
+    free(e);
+    return NULL;
+}

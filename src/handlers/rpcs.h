@@ -59,6 +59,7 @@ HANDLER(handle_image_status);
 HANDLER(handle_pull_image);
 HANDLER(handle_remove_image);
 HANDLER(handle_image_fs_info);
+void image_pulls_end(struct handlers *h);    /* answers who waits for one; for the daemon's end */
 
 /* --- helpers that several handlers share (util.c) */
 

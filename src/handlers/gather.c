@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* struct gather: see gather.h.
  *
- *      gather_start --> wait (never measured: the worker, 1 s; open files: their worker) --> slices of 2 ms --> reply
+ *      gather_start --> wait (never measured: the worker, 1 s; open files: their worker) --> slices
+ * of 2 ms --> reply
  *
  * It owns itself: freed with the reply, or when the client goes away. */
 #include "handlers/gather.h"
@@ -102,7 +103,8 @@ static void finish(struct gather *g)
     if (g->kind == GATHER_STREAM)
         rpc_end(g->rpc);
     else if (g->kind == GATHER_ONE && !g->entries)
-        rpc_fail(g->rpc, GRPC_NOT_FOUND, "'%s': not found (any more), or not running", g->n ? g->ids[0] : "");
+        rpc_fail(g->rpc, GRPC_NOT_FOUND, "'%s': not found (any more), or not running",
+                 g->n ? g->ids[0] : "");
     else
         rpc_ok_bytes(g->rpc, str_c(&g->reply), g->reply.len);
     gather_free(g);
@@ -114,7 +116,7 @@ static void send_batch(struct gather *g)
     int r = rpc_send_bytes(g->rpc, str_c(&g->reply), g->reply.len);
 
     str_reset(&g->reply);
-    if (r < 0) {                                     /* ended by rpc_send_bytes, or refused although nothing was queued */
+    if (r < 0) { /* ended by rpc_send_bytes, or refused although nothing was queued */
         rpc_on_gone(g->rpc, NULL, NULL);
         rpc_on_drain(g->rpc, NULL, NULL);
         rpc_fail(g->rpc, GRPC_RESOURCE_EXHAUSTED, "%s: a batch cannot be sent", rpc_method(g->rpc));
@@ -214,7 +216,8 @@ static void start_fds(struct gather *g)
 
     o.path = g->h->worker_path;
     o.argv = argv;
-    if (run_start(g->h->loop, &o, g->fds_in.p, g->fds_in.len, OUT_MAX, FDS_WAIT_MS, on_fds, g, &g->run, &err) < 0)
+    if (run_start(g->h->loop, &o, g->fds_in.p, g->fds_in.len, OUT_MAX, FDS_WAIT_MS, on_fds, g,
+                  &g->run, &err) < 0)
         log_warn("op=measure what=fds err='%s', left out", err.text);
 }
 

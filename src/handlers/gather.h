@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Replies that are made of one entry per object and take a while to make: read a bit, let the loop turn, go on.
+/* Replies that are made of one entry per object and take a while to make: read a bit, let the loop
+ * turn, go on.
  *
- * A list of ids is taken at the start; each object is looked up again when it is its turn, and left out if it is
- * gone. Entries are encoded at once. Unary replies are answered when all are there, streams in batches as the client reads. All
- * replies that are made this way have their entries in field 1. */
+ * A list of ids is taken at the start; each object is looked up again when it is its turn, and left
+ * out if it is gone. Entries are encoded at once. Unary replies are answered when all are there,
+ * streams in batches as the client reads. All replies that are made this way have their entries in
+ * field 1. */
 #ifndef CRICKET_GATHER_H
 #define CRICKET_GATHER_H
 
@@ -23,7 +25,8 @@ typedef void (*gather_fn)(struct gather *g, const char *id);
 
 struct gather *gather_new(struct handlers *h, struct rpc *rpc, enum gather_kind kind, gather_fn fn);
 void gather_add(struct gather *g, const char *id);
-/* The entry will tell this container's disk usage: waits for it, a second at most, where it was never measured. */
+/* The entry will tell this container's disk usage: waits for it, a second at most, where it was
+ * never measured. */
 void gather_usage(struct gather *g, struct ctr *c);
 /* The entry will tell this container's open files. */
 void gather_fds(struct gather *g, struct ctr *c);

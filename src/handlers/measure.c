@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How much the containers have written: measured by a worker, told from memory.
  *
- * kubelet asks every ten seconds for all of them, and a walk over a million files takes longer than that. So a request is answered with the
- * last numbers and queues a new walk where they are older than MEASURE_TTL_MS; one worker at a time takes the whole queue. Nobody asks:
- * nobody walks. */
+ * kubelet asks every ten seconds for all of them, and a walk over a million files takes longer than
+ * that. So a request is answered with the last numbers and queues a new walk where they are older
+ * than MEASURE_TTL_MS; one worker at a time takes the whole queue. Nobody asks: nobody walks. */
 #include "handlers/stats.h"
 
 #include "log.h"
@@ -72,7 +72,8 @@ void measure_wait(struct handlers *h, struct measure_wait *w, void (*cb)(void *a
     list_add_tail(&state(h)->waits, &w->link);
 }
 
-/* What was asked for since the worker began is left for the next one; what it did not tell is asked for again by the next request. */
+/* What was asked for since the worker began is left for the next one; what it did not tell is asked
+ * for again by the next request. */
 static void take(struct handlers *h, const char *out)
 {
     char id[ID_LEN + 1];
@@ -112,8 +113,8 @@ static void on_done(void *arg, const struct run_result *r)
 
     st->run = NULL;
     if (r->status != 0)
-        log_warn("op=measure what=trees status=%d timed_out=%d err='%s', keeping the old numbers", r->status, r->timed_out,
-                 r->errout);
+        log_warn("op=measure what=trees status=%d timed_out=%d err='%s', keeping the old numbers",
+                 r->status, r->timed_out, r->errout);
     take(st->h, r->out);
     if (!st->h->ending)
         measure_start(st->h);
@@ -148,7 +149,8 @@ void measure_start(struct handlers *h)
     o.fds = fds;
     o.n_fds = 1;
     r = dir < 0 ? err_sys(&err, "'%s'", root)
-                : run_start(h->loop, &o, in.p, in.len, OUT_MAX, WALK_MAX_MS, on_done, st, &st->run, &err);
+                : run_start(h->loop, &o, in.p, in.len, OUT_MAX, WALK_MAX_MS, on_done, st, &st->run,
+                            &err);
     if (r < 0) {
         log_warn("op=measure what=trees err='%s', keeping the old numbers", err.text);
         take(h, "");

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ListMetricDescriptors, ListPodSandboxMetrics, StreamPodSandboxMetrics (CRI.md 11.4): what kubelet's /metrics/cadvisor shows.
+/* ListMetricDescriptors, ListPodSandboxMetrics, StreamPodSandboxMetrics (CRI.md 11.4): what
+ * kubelet's /metrics/cadvisor shows.
  *
- * A metric has the base labels and those of its descriptor, in this order, always all of them. What the kernel does not count is not
- * sent. Metrics of the pod itself (its network, its cgroup) have an empty container name, as cAdvisor's. */
+ * A metric has the base labels and those of its descriptor, in this order, always all of them. What
+ * the kernel does not count is not sent. Metrics of the pod itself (its network, its cgroup) have
+ * an empty container name, as cAdvisor's. */
 #include "handlers/metrics.h"
 
 #include "handlers/gather.h"
@@ -49,7 +51,8 @@ static void add(struct out *o, enum metric id, uint64_t value, ...)
 
     runtime__v1__metric__init(m);
     m->name = (char *)(uintptr_t)d->name;
-    m->metric_type = d->type == METRIC_COUNTER ? RUNTIME__V1__METRIC_TYPE__COUNTER : RUNTIME__V1__METRIC_TYPE__GAUGE;
+    m->metric_type = d->type == METRIC_COUNTER ? RUNTIME__V1__METRIC_TYPE__COUNTER
+                                               : RUNTIME__V1__METRIC_TYPE__GAUGE;
     m->value = pool_alloc(o->pool, sizeof *m->value);
     runtime__v1__uint64_value__init(m->value);
     m->value->value = value;
@@ -105,7 +108,8 @@ static void add_memory(struct out *o, const struct stats *s)
         add(o, M_MEM_MAPPED, s->mapped_file);
         add(o, M_MEM_USAGE, s->usage);
         add(o, M_MEM_WORKING_SET, s->working_set);
-        add(o, M_MEM_SWAP, s->has_swap ? s->swap_usage : 0);     /* not counted: the kernel has no swap for cgroups */
+        add(o, M_MEM_SWAP,
+            s->has_swap ? s->swap_usage : 0); /* not counted: the kernel has no swap for cgroups */
         add(o, M_MEM_FAILURES, s->own_page_faults, "pgfault", "container");
         add(o, M_MEM_FAILURES, s->own_major_page_faults, "pgmajfault", "container");
         add(o, M_MEM_FAILURES, s->page_faults, "pgfault", "hierarchy");
@@ -174,7 +178,8 @@ static void add_io(struct out *o, const struct stats *s)
     for (size_t i = 0; i < s->n_io; i++) {
         const struct stats_io_device *d = &s->io[i];
         const char *name = device_name(o->pool, d->major, d->minor);
-        const char *major = pool_printf(o->pool, "%u", d->major), *minor = pool_printf(o->pool, "%u", d->minor);
+        const char *major = pool_printf(o->pool, "%u", d->major),
+                   *minor = pool_printf(o->pool, "%u", d->minor);
 
         add(o, M_FS_READ_BYTES, d->read_bytes, name);
         add(o, M_FS_READS, d->reads, name);
@@ -221,7 +226,8 @@ static void add_processes(struct out *o, struct gather *g, struct ctr *c, const 
         add(o, M_FDS, fds);
         add(o, M_SOCKETS, sockets);
     }
-    if (c->rec->pid && prlimit((pid_t)c->rec->pid, RLIMIT_NOFILE, NULL, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    if (c->rec->pid && prlimit((pid_t)c->rec->pid, RLIMIT_NOFILE, NULL, &limit) == 0 &&
+        limit.rlim_cur != RLIM_INFINITY)
         add(o, M_ULIMITS, limit.rlim_cur, "max_open_files");
 }
 
@@ -245,7 +251,8 @@ static void fill_container(struct gather *g, struct ctr *c, Runtime__V1__Contain
 {
     const Runtime__V1__PodSandboxMetadata *pod = c->sandbox->config->metadata;
     struct out o = { .pool = gather_pool(g),
-                     .base = { c->rec->cgroup_path, c->id, c->rec->image_name, pod->namespace_, pod->name, c->config->metadata->name } };
+                     .base = { c->rec->cgroup_path, c->id, c->rec->image_name, pod->namespace_,
+                               pod->name, c->config->metadata->name } };
     struct stats s;
 
     stats_read(c->rec->cgroup_path, STATS_ALL, &s);
@@ -272,17 +279,20 @@ static void fill_container(struct gather *g, struct ctr *c, Runtime__V1__Contain
 static void fill_pod(struct gather *g, struct sandbox *s, Runtime__V1__PodSandboxMetrics *m)
 {
     const Runtime__V1__PodSandboxMetadata *pod = s->config->metadata;
-    struct out o = { .pool = gather_pool(g), .base = { s->rec->cgroup_parent, "", "", pod->namespace_, pod->name, "" } };
+    struct out o = { .pool = gather_pool(g),
+                     .base = { s->rec->cgroup_parent, "", "", pod->namespace_, pod->name, "" } };
     struct stats_net net;
 
-    if (!sandbox_host_network(s) && s->rec->netns[0] && stats_net_read(s->rec->netns, &net, NULL) == 0) {
+    if (!sandbox_host_network(s) && s->rec->netns[0] &&
+        stats_net_read(s->rec->netns, &net, NULL) == 0) {
         add_network(&o, &net);
         stats_net_deinit(&net);
     }
     if (sandbox_has_own_cgroup(s)) {
         struct stats st;
 
-        stats_read(s->rec->cgroup_parent, STATS_CPU | STATS_CPU_MORE | STATS_MEMORY | STATS_MEMORY_MORE | STATS_PSI, &st);
+        stats_read(s->rec->cgroup_parent,
+                   STATS_CPU | STATS_CPU_MORE | STATS_MEMORY | STATS_MEMORY_MORE | STATS_PSI, &st);
         add_cpu(&o, &st);
         add_memory(&o, &st);
         add_psi(&o, &st);
@@ -356,7 +366,8 @@ void handle_stream_pod_sandbox_metrics(struct rpc *rpc, const ProtobufCMessage *
 
 void handle_list_metric_descriptors(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
-    Runtime__V1__ListMetricDescriptorsResponse r = RUNTIME__V1__LIST_METRIC_DESCRIPTORS_RESPONSE__INIT;
+    Runtime__V1__ListMetricDescriptorsResponse r =
+        RUNTIME__V1__LIST_METRIC_DESCRIPTORS_RESPONSE__INIT;
     auto_pool struct pool pool = POOL_INIT;
 
     (void)req;

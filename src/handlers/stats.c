@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ContainerStats, PodSandboxStats and their lists and streams (CRI.md 4.18, 4.19, 11.2, 11.3).
  *
- * Everything is read when it is asked for, except disk usage (measure.c). usage_nano_cores is made of the last two readings that were at
- * least RATE_MIN_MS apart. kubelet dereferences attributes, metadata and default_interface without looking. */
+ * Everything is read when it is asked for, except disk usage (measure.c). usage_nano_cores is made
+ * of the last two readings that were at least RATE_MIN_MS apart. kubelet dereferences attributes,
+ * metadata and default_interface without looking. */
 #include "handlers/stats.h"
 
 #include "handlers/gather.h"
@@ -100,7 +101,9 @@ static Runtime__V1__MemoryUsage *memory(struct pool *pool, const struct stats *s
     m = make(pool, memory_usage, MemoryUsage);
     m->timestamp = s->at_ns;
     m->working_set_bytes = u64(pool, s->working_set);
-    m->available_bytes = u64(pool, s->limit == STATS_NO_LIMIT || s->limit < s->working_set ? 0 : s->limit - s->working_set);
+    m->available_bytes = u64(pool, s->limit == STATS_NO_LIMIT || s->limit < s->working_set
+                                       ? 0
+                                       : s->limit - s->working_set);
     m->usage_bytes = u64(pool, s->usage);
     m->rss_bytes = u64(pool, s->rss);
     m->page_faults = u64(pool, s->page_faults);
@@ -119,7 +122,8 @@ static Runtime__V1__SwapUsage *swap(struct pool *pool, const struct stats *s)
     m->timestamp = s->at_ns;
     m->swap_usage_bytes = u64(pool, s->swap_usage);
     if (s->swap_limit != STATS_NO_LIMIT)
-        m->swap_available_bytes = u64(pool, s->swap_limit > s->swap_usage ? s->swap_limit - s->swap_usage : 0);
+        m->swap_available_bytes = u64(
+            pool, s->swap_limit > s->swap_usage ? s->swap_limit - s->swap_usage : 0);
     return m;
 }
 
@@ -152,7 +156,8 @@ Runtime__V1__FilesystemUsage *stats_layer(struct ctr *c, struct pool *pool)
 }
 
 /* sum (may be NULL) gets what was read, for a pod without a cgroup of its own. */
-static Runtime__V1__ContainerStats *container(struct ctr *c, struct pool *pool, struct stats *sum, uint64_t *pids)
+static Runtime__V1__ContainerStats *container(struct ctr *c, struct pool *pool, struct stats *sum,
+                                              uint64_t *pids)
 {
     Runtime__V1__ContainerStats *m = make(pool, container_stats, ContainerStats);
     struct stats s;
@@ -165,7 +170,8 @@ static Runtime__V1__ContainerStats *container(struct ctr *c, struct pool *pool, 
     m->writable_layer = stats_layer(c, pool);
     if (ctr_state(c) != RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING)
         return m;
-    stats_read(c->rec->cgroup_path, STATS_CPU | STATS_MEMORY | STATS_PSI | (pids ? STATS_PIDS : 0), &s);
+    stats_read(c->rec->cgroup_path, STATS_CPU | STATS_MEMORY | STATS_PSI | (pids ? STATS_PIDS : 0),
+               &s);
     m->cpu = cpu(pool, &s, ctr_stats_get(&c->stats));
     m->memory = memory(pool, &s);
     m->swap = swap(pool, &s);
@@ -205,15 +211,17 @@ void handle_container_stats(struct rpc *rpc, const ProtobufCMessage *req, void *
     gather_start(g);
 }
 
-static void list_containers(struct handlers *h, struct rpc *rpc, const Runtime__V1__ContainerStatsFilter *f, enum gather_kind kind)
+static void list_containers(struct handlers *h, struct rpc *rpc,
+                            const Runtime__V1__ContainerStatsFilter *f, enum gather_kind kind)
 {
     struct gather *g = gather_new(h, rpc, kind, add_container);
     struct ctr *c;
 
     ctr_each(h, i, c) {
-        if (!c->visible || (f && (!id_matches(c->id, f->id) || !id_matches(c->sandbox->id, f->pod_sandbox_id) ||
-                                  !labels_match((void **)f->label_selector, f->n_label_selector, (void **)c->config->labels,
-                                                c->config->n_labels))))
+        if (!c->visible ||
+            (f && (!id_matches(c->id, f->id) || !id_matches(c->sandbox->id, f->pod_sandbox_id) ||
+                   !labels_match((void **)f->label_selector, f->n_label_selector,
+                                 (void **)c->config->labels, c->config->n_labels))))
             continue;
         gather_add(g, c->id);
         gather_usage(g, c);
@@ -223,12 +231,16 @@ static void list_containers(struct handlers *h, struct rpc *rpc, const Runtime__
 
 void handle_list_container_stats(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
-    list_containers(ctx, rpc, ((const Runtime__V1__ListContainerStatsRequest *)(const void *)req)->filter, GATHER_LIST);
+    list_containers(ctx, rpc,
+                    ((const Runtime__V1__ListContainerStatsRequest *)(const void *)req)->filter,
+                    GATHER_LIST);
 }
 
 void handle_stream_container_stats(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
-    list_containers(ctx, rpc, ((const Runtime__V1__StreamContainerStatsRequest *)(const void *)req)->filter, GATHER_STREAM);
+    list_containers(ctx, rpc,
+                    ((const Runtime__V1__StreamContainerStatsRequest *)(const void *)req)->filter,
+                    GATHER_STREAM);
 }
 
 /* ---- sandboxes */
@@ -238,9 +250,11 @@ bool sandbox_has_own_cgroup(const struct sandbox *s)
     return s->config->linux && s->config->linux->cgroup_parent[0];
 }
 
-static Runtime__V1__NetworkInterfaceUsage *interface(struct pool *pool, const struct stats_interface *i)
+static Runtime__V1__NetworkInterfaceUsage *interface(struct pool *pool,
+                                                     const struct stats_interface *i)
 {
-    Runtime__V1__NetworkInterfaceUsage *m = make(pool, network_interface_usage, NetworkInterfaceUsage);
+    Runtime__V1__NetworkInterfaceUsage *m = make(pool, network_interface_usage,
+                                                 NetworkInterfaceUsage);
 
     m->name = pool_strdup(pool, i->name);
     m->rx_bytes = u64(pool, i->rx_bytes);
@@ -262,7 +276,7 @@ static Runtime__V1__NetworkUsage *network(struct sandbox *s, struct pool *pool)
         log_debug("op=stats sandbox=%s err='%s'", s->id, err.text);
         return NULL;
     }
-    if (n.n > 0) {                                   /* a block without a default interface makes kubelet panic */
+    if (n.n > 0) { /* a block without a default interface makes kubelet panic */
         m = make(pool, network_usage, NetworkUsage);
         m->timestamp = n.at_ns;
         m->default_interface = interface(pool, &n.v[0]);
@@ -337,7 +351,8 @@ void handle_pod_sandbox_stats(struct rpc *rpc, const ProtobufCMessage *req, void
         return;
     }
     if (!sandbox_is_ready(s)) {
-        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "statistics of sandbox '%s': it is not ready", s->id);
+        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "statistics of sandbox '%s': it is not ready",
+                 s->id);
         return;
     }
     g = gather_new(ctx, rpc, GATHER_ONE, add_sandbox);
@@ -345,15 +360,17 @@ void handle_pod_sandbox_stats(struct rpc *rpc, const ProtobufCMessage *req, void
     gather_start(g);
 }
 
-static void list_sandboxes(struct handlers *h, struct rpc *rpc, const Runtime__V1__PodSandboxStatsFilter *f, enum gather_kind kind)
+static void list_sandboxes(struct handlers *h, struct rpc *rpc,
+                           const Runtime__V1__PodSandboxStatsFilter *f, enum gather_kind kind)
 {
     struct gather *g = gather_new(h, rpc, kind, add_sandbox);
     struct sandbox *s;
 
     sandbox_each(h, i, s) {
         if (!s->visible || !sandbox_is_ready(s) ||
-            (f && (!id_matches(s->id, f->id) || !labels_match((void **)f->label_selector, f->n_label_selector,
-                                                              (void **)s->config->labels, s->config->n_labels))))
+            (f && (!id_matches(s->id, f->id) ||
+                   !labels_match((void **)f->label_selector, f->n_label_selector,
+                                 (void **)s->config->labels, s->config->n_labels))))
             continue;
         want_sandbox(g, s);
     }
@@ -362,10 +379,14 @@ static void list_sandboxes(struct handlers *h, struct rpc *rpc, const Runtime__V
 
 void handle_list_pod_sandbox_stats(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
-    list_sandboxes(ctx, rpc, ((const Runtime__V1__ListPodSandboxStatsRequest *)(const void *)req)->filter, GATHER_LIST);
+    list_sandboxes(ctx, rpc,
+                   ((const Runtime__V1__ListPodSandboxStatsRequest *)(const void *)req)->filter,
+                   GATHER_LIST);
 }
 
 void handle_stream_pod_sandbox_stats(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
-    list_sandboxes(ctx, rpc, ((const Runtime__V1__StreamPodSandboxStatsRequest *)(const void *)req)->filter, GATHER_STREAM);
+    list_sandboxes(ctx, rpc,
+                   ((const Runtime__V1__StreamPodSandboxStatsRequest *)(const void *)req)->filter,
+                   GATHER_STREAM);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What statistics keep beside a container or a sandbox, and the measuring of writable layers in the background. */
+/* What statistics keep beside a container or a sandbox, and the measuring of writable layers in the
+ * background. */
 #ifndef CRICKET_STATS_HANDLERS_H
 #define CRICKET_STATS_HANDLERS_H
 
@@ -30,7 +31,8 @@ struct ctr_stats *ctr_stats_get(struct ctr_stats **s);
 /* At handlers_free(): ends what runs in the background. Returns NULL. */
 struct stats_state *stats_state_free(struct stats_state *st);
 
-/* --- measure.c: a walk per container at most every MEASURE_TTL_MS, by one worker at a time, only when somebody asks */
+/* --- measure.c: a walk per container at most every MEASURE_TTL_MS, by one worker at a time, only
+ * when somebody asks */
 enum { MEASURE_TTL_MS = 10000 };
 
 /* Queues the container when its numbers are old; measure_start() lets the worker begin. */
@@ -45,7 +47,8 @@ struct measure_wait {
 void measure_wait(struct handlers *h, struct measure_wait *w, void (*cb)(void *arg), void *arg);
 
 /* --- stats.c */
-/* Was cgroup_parent given? Else the parent is shared with other pods, and a pod is the sum of its containers. */
+/* Was cgroup_parent given? Else the parent is shared with other pods, and a pod is the sum of its
+ * containers. */
 bool sandbox_has_own_cgroup(const struct sandbox *s);
 /* Writable layer, or NULL while it was never measured. */
 Runtime__V1__FilesystemUsage *stats_layer(struct ctr *c, struct pool *pool);

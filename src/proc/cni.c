@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pod network: which configuration is in force, whether it is ready, and the commands for one attachment.
+/* The pod network: which configuration is in force, whether it is ready, and the commands for one
+ * attachment.
  *
- * The files are read when inotify says so, never for a request. What is in force changes only to something good, or to nothing when
- * no file is left: an administrator who saves half a file does not take the network from the next pod. Running commands
- * have a copy of their own and do not notice a change. */
+ * The files are read when inotify says so, never for a request. What is in force changes only to
+ * something good, or to nothing when no file is left: an administrator who saves half a file does
+ * not take the network from the next pod. Running commands have a copy of their own and do not
+ * notice a change. */
 #include "proc/cni_call.h"
 
 #include "log.h"
@@ -54,7 +56,8 @@ static void put_in_force(struct cni *c, struct cni_conf *conf)
         return;
     }
     if (conf)
-        log_info("op=cni-load network='%s' version=%s file='%s'", conf->name, conf->version, conf->file);
+        log_info("op=cni-load network='%s' version=%s file='%s'", conf->name, conf->version,
+                 conf->file);
     else
         log_warn("op=cni-load err='%s'", c->load.text);
     cni_conf_free(c->conf);
@@ -73,7 +76,8 @@ static void reload(struct cni *c)
     struct cni_conf *conf = NULL;
     struct err e = ERR_INIT;
 
-    /* the folder of more plugins is known by the network's name only: read again when that name is new */
+    /* the folder of more plugins is known by the network's name only: read again when that name is
+     * new */
     for (int i = 0; i < LOAD_TRIES; i++) {
         auto_free char *name = mem_strdup(conf ? conf->name : c->conf ? c->conf->name : NULL);
 
@@ -85,7 +89,10 @@ static void reload(struct cni *c)
             break;
     }
     if (c->load.code && c->load.code != -ENOENT)
-        log_warn("op=cni-load err='%s', %s", c->load.text, c->conf ? "keeping what was in force" : conf ? "taking the next file" : "no network");
+        log_warn("op=cni-load err='%s', %s", c->load.text,
+                 c->conf ? "keeping what was in force"
+                 : conf  ? "taking the next file"
+                         : "no network");
     if (c->load.code && c->load.code != -ENOENT && c->conf)
         cni_conf_free(conf);
     else
@@ -169,7 +176,8 @@ static void ask_status(struct cni *c)
     c->status.asked_ms = now;
     r = cni_conf_parse(c->text, &conf, &c->status.err);
     if (r == 0)
-        r = cni_call_start(c, CNI_STATUS, conf, NULL, NULL, 0, on_status, c, &c->status.call, &c->status.err);
+        r = cni_call_start(c, CNI_STATUS, conf, NULL, NULL, 0, on_status, c, &c->status.call,
+                           &c->status.err);
     if (r < 0)
         c->status.known = true;
 }
@@ -184,7 +192,8 @@ const char *cni_not_ready(struct cni *c)
         return NULL;
     ask_status(c);
     if (!c->status.known)
-        return c->why = mem_printf("network '%s': its plugins have not told their status yet", c->conf->name);
+        return c->why = mem_printf("network '%s': its plugins have not told their status yet",
+                                   c->conf->name);
     if (c->status.err.code)
         return c->why = mem_printf("network '%s': %s", c->conf->name, c->status.err.text);
     return NULL;
@@ -209,8 +218,8 @@ static int conf_in_force(struct cni *c, struct cni_conf **ret, struct err *err)
     return cni_conf_parse(c->text, ret, err);
 }
 
-int cni_add(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni_done_fn done, void *arg, struct cni_call **ret,
-            struct err *err)
+int cni_add(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni_done_fn done,
+            void *arg, struct cni_call **ret, struct err *err)
 {
     struct cni_conf *conf = NULL;
     int r = conf_in_force(c, &conf, err);
@@ -218,17 +227,18 @@ int cni_add(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni_d
     return r < 0 ? r : cni_call_start(c, CNI_ADD, conf, a, NULL, timeout_ms, done, arg, ret, err);
 }
 
-int cni_del(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni_done_fn done, void *arg, struct cni_call **ret,
-            struct err *err)
+int cni_del(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni_done_fn done,
+            void *arg, struct cni_call **ret, struct err *err)
 {
     struct cni_conf *conf = NULL;
-    int r = str_empty(a->config) ? conf_in_force(c, &conf, err) : cni_conf_parse(a->config, &conf, err);
+    int r = str_empty(a->config) ? conf_in_force(c, &conf, err)
+                                 : cni_conf_parse(a->config, &conf, err);
 
     return r < 0 ? r : cni_call_start(c, CNI_DEL, conf, a, NULL, timeout_ms, done, arg, ret, err);
 }
 
-int cni_check(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni_done_fn done, void *arg,
-              struct cni_call **ret, struct err *err)
+int cni_check(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni_done_fn done,
+              void *arg, struct cni_call **ret, struct err *err)
 {
     auto_cni_conf struct cni_conf *conf = NULL;
     int r;
@@ -239,12 +249,14 @@ int cni_check(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni
     if (r < 0)
         return r;
     if (!cni_conf_speaks(conf, "0.4.0"))
-        return err_set(err, -ENOTSUP, "configuration version \"%s\" of network '%s' does not support CHECK", conf->version, conf->name);
+        return err_set(err, -ENOTSUP,
+                       "configuration version \"%s\" of network '%s' does not support CHECK",
+                       conf->version, conf->name);
     return cni_call_start(c, CNI_CHECK, take_ptr(conf), a, NULL, timeout_ms, done, arg, ret, err);
 }
 
-int cni_gc(struct cni *c, const char *const *ids, int64_t timeout_ms, cni_done_fn done, void *arg, struct cni_call **ret,
-           struct err *err)
+int cni_gc(struct cni *c, const char *const *ids, int64_t timeout_ms, cni_done_fn done, void *arg,
+           struct cni_call **ret, struct err *err)
 {
     struct cni_conf *conf = NULL;
     json_t *list, *extra;
@@ -254,7 +266,8 @@ int cni_gc(struct cni *c, const char *const *ids, int64_t timeout_ms, cni_done_f
         return r;
     list = json_array();
     for (size_t i = 0; ids[i]; i++)
-        json_array_append_new(list, json_pack("{s:s, s:s}", "containerID", ids[i], "ifname", CNI_IFNAME));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s}", "containerID", ids[i], "ifname", CNI_IFNAME));
     extra = json_pack("{s:O, s:o}", "cni.dev/valid-attachments", list, "cni.dev/attachments", list);
     return cni_call_start(c, CNI_GC, conf, NULL, extra, timeout_ms, done, arg, ret, err);
 }

@@ -3,10 +3,12 @@
  *
  *      ADD, CHECK, STATUS, GC: first to last     DEL: last to first
  *      ADD: each gets the result of the one before; the last one's is the result
- *      ADD failed, timed out or was cancelled: DEL for the whole list, past failures, and only then done()
+ *      ADD failed, timed out or was cancelled: DEL for the whole list, past failures, and only then
+ * done()
  *
- * Each plugin is a struct run; between two plugins nothing is kept but `at`, the number of plugins done. A plugin that is
- * killed is waited for before anything else happens: DEL must not race with what an ADD still does. */
+ * Each plugin is a struct run; between two plugins nothing is kept but `at`, the number of plugins
+ * done. A plugin that is killed is waited for before anything else happens: DEL must not race with
+ * what an ADD still does. */
 #include "proc/cni_call.h"
 
 #include "log.h"
@@ -105,13 +107,15 @@ static void env_make(struct cni_call *c, const struct cni_attach *a)
         netns = "";
     env_add(c, &n, mem_printf("CNI_COMMAND=%s", names[c->command]));
     for (size_t i = 0; environ[i]; i++) {
-        if (str_starts(environ[i], "CNI_") || str_starts(environ[i], "NOTIFY_SOCKET=") || str_starts(environ[i], "LISTEN_"))
+        if (str_starts(environ[i], "CNI_") || str_starts(environ[i], "NOTIFY_SOCKET=") ||
+            str_starts(environ[i], "LISTEN_"))
             continue;
         have_path |= str_starts(environ[i], "PATH=");
         env_add(c, &n, mem_strdup(environ[i]));
     }
     if (!have_path)                                  /* portmap and others run iptables */
-        env_add(c, &n, mem_strdup("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+        env_add(c, &n,
+                mem_strdup("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
     for (size_t i = 0; c->cni->bin_dirs[i]; i++)
         str_printf(&path, "%s%s", i ? ":" : "", c->cni->bin_dirs[i]);
     env_add(c, &n, mem_printf("CNI_PATH=%s", str_c(&path)));
@@ -187,7 +191,8 @@ static void over(struct cni_call *c)
     if (c->cancelled) {
         auto_free char *was = mem_strdup(c->err.text);
 
-        err_rpc(&c->err, GRPC_CANCELLED, "CNI %s cancelled%s%s", names[c->command], was[0] ? "; " : "", was);
+        err_rpc(&c->err, GRPC_CANCELLED, "CNI %s cancelled%s%s", names[c->command],
+                was[0] ? "; " : "", was);
     }
     if (c->err.code && c->command == CNI_ADD && !c->undoing && c->ran) {
         c->undoing = true;
@@ -216,7 +221,8 @@ static int add_result(struct cni_call *c, const char *out, size_t len, struct er
     struct cni_ips ips;
     json_error_t je;
     json_t *j = json_loadb(out, len, 0, &je);
-    int r = j ? cni_result_ips(j, CNI_IFNAME, &ips, err) : err_set(err, -EBADMSG, "CNI result: %s", je.text);
+    int r = j ? cni_result_ips(j, CNI_IFNAME, &ips, err)
+              : err_set(err, -EBADMSG, "CNI result: %s", je.text);
     size_t n = 0;
 
     if (r == 0) {
@@ -225,7 +231,9 @@ static int add_result(struct cni_call *c, const char *out, size_t len, struct er
         if (!json_object_get(j, "cniVersion"))
             json_object_set_new(j, "cniVersion", json_string(c->conf->version));
         if (n == 0 && c->at + 1 == json_array_size(c->conf->plugins))
-            r = err_set(err, -ENODATA, "failed to find network info: no address for " CNI_IFNAME " in the result of network '%s'",
+            r = err_set(err, -ENODATA,
+                        "failed to find network info: no address for " CNI_IFNAME
+                        " in the result of network '%s'",
                         c->conf->name);
     }
     if (r < 0) {
@@ -251,10 +259,12 @@ static void on_run(void *arg, const struct run_result *res)
         return;
     }
     if (res->timed_out)
-        r = err_rpc(&e, GRPC_DEADLINE_EXCEEDED, "plugin type=\"%s\" failed (%s): no answer in time, killed", type_now(c),
+        r = err_rpc(&e, GRPC_DEADLINE_EXCEEDED,
+                    "plugin type=\"%s\" failed (%s): no answer in time, killed", type_now(c),
                     lower[command_now(c)]);
     else if (res->status != 0)
-        r = cni_result_error(type_now(c), lower[command_now(c)], res->status, res->out, res->errout, NULL, &e);
+        r = cni_result_error(type_now(c), lower[command_now(c)], res->status, res->out, res->errout,
+                             NULL, &e);
     else if (command_now(c) == CNI_ADD)
         r = add_result(c, res->out, res->out_len, &e);
     if (r < 0 && !go_on_after(c, &e)) {
@@ -289,7 +299,8 @@ static int64_t time_left(const struct cni_call *c, struct err *err)
     if (!c->deadline_ms)
         return c->cni->timeout_ms;
     if (left <= 0)
-        err_rpc(err, GRPC_DEADLINE_EXCEEDED, "no time left for plugin type=\"%s\" (%s)", type_now(c), lower[command_now(c)]);
+        err_rpc(err, GRPC_DEADLINE_EXCEEDED, "no time left for plugin type=\"%s\" (%s)",
+                type_now(c), lower[command_now(c)]);
     return left > 0 ? left : 0;
 }
 
@@ -355,8 +366,9 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
 
 /* ---- */
 
-int cni_call_start(struct cni *cni, enum cni_command command, struct cni_conf *conf, const struct cni_attach *a, json_t *extra,
-                   int64_t timeout_ms, cni_done_fn done, void *arg, struct cni_call **ret, struct err *err)
+int cni_call_start(struct cni *cni, enum cni_command command, struct cni_conf *conf,
+                   const struct cni_attach *a, json_t *extra, int64_t timeout_ms, cni_done_fn done,
+                   void *arg, struct cni_call **ret, struct err *err)
 {
     struct cni_call *c = mem_new(struct cni_call);
     int r = 0;
@@ -377,7 +389,8 @@ int cni_call_start(struct cni *cni, enum cni_command command, struct cni_conf *c
         if (r == 0 && command != CNI_ADD && !str_empty(a->result)) {
             c->prev = json_loads(a->result, 0, NULL);
             if (!json_is_object(c->prev))
-                r = err_set(err, -EBADMSG, "the kept CNI result of '%s' is not a JSON object", a->id);
+                r = err_set(err, -EBADMSG, "the kept CNI result of '%s' is not a JSON object",
+                            a->id);
         }
     }
     if (r < 0) {

@@ -33,8 +33,9 @@ struct cni {
 enum cni_command { CNI_ADD, CNI_DEL, CNI_CHECK, CNI_STATUS, CNI_GC };
 
 /* Takes over conf and extra (also on failure). a: NULL for STATUS and GC. */
-int cni_call_start(struct cni *c, enum cni_command command, struct cni_conf *conf, const struct cni_attach *a, json_t *extra,
-                   int64_t timeout_ms, cni_done_fn done, void *arg, struct cni_call **ret, struct err *err);
+int cni_call_start(struct cni *c, enum cni_command command, struct cni_conf *conf,
+                   const struct cni_attach *a, json_t *extra, int64_t timeout_ms, cni_done_fn done,
+                   void *arg, struct cni_call **ret, struct err *err);
 /* Kills what runs; done is not called. */
 void cni_call_drop(struct cni_call *call);
 void cni_call_drop_all(struct cni *c);

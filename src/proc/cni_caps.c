@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The capability arguments of an attachment: port mappings, bandwidth, DNS, cgroup, annotations (CRI.md 14.2, and the
- * conventions page of the CNI project). A plugin gets only those that it declares in its "capabilities". */
+/* The capability arguments of an attachment: port mappings, bandwidth, DNS, cgroup, annotations
+ * (CRI.md 14.2, and the conventions page of the CNI project). A plugin gets only those that it
+ * declares in its "capabilities". */
 #include "proc/cni_conf.h"
 
 #include "mem.h"
@@ -17,9 +18,10 @@ static const struct {
     const char *suffix;
     double mul;
 } units[] = {
-    { "", 1 }, { "n", 1e-9 }, { "u", 1e-6 }, { "m", 1e-3 },
-    { "k", 1e3 }, { "M", 1e6 }, { "G", 1e9 }, { "T", 1e12 }, { "P", 1e15 }, { "E", 1e18 },
-    { "Ki", 0x1p10 }, { "Mi", 0x1p20 }, { "Gi", 0x1p30 }, { "Ti", 0x1p40 }, { "Pi", 0x1p50 }, { "Ei", 0x1p60 },
+    { "", 1 },        { "n", 1e-9 },    { "u", 1e-6 },    { "m", 1e-3 },
+    { "k", 1e3 },     { "M", 1e6 },     { "G", 1e9 },     { "T", 1e12 },
+    { "P", 1e15 },    { "E", 1e18 },    { "Ki", 0x1p10 }, { "Mi", 0x1p20 },
+    { "Gi", 0x1p30 }, { "Ti", 0x1p40 }, { "Pi", 0x1p50 }, { "Ei", 0x1p60 },
 };
 
 int cni_parse_quantity(const char *s, uint64_t *ret)
@@ -93,8 +95,8 @@ static void port_mappings(const struct cni_attach *a, json_t *caps)
 
         if (p->host_port <= 0)                       /* 0: nothing on the host, not "any port" */
             continue;
-        j = json_pack("{s:i, s:i, s:s}", "hostPort", p->host_port, "containerPort", p->container_port, "protocol",
-                      str_empty(p->protocol) ? "tcp" : p->protocol);
+        j = json_pack("{s:i, s:i, s:s}", "hostPort", p->host_port, "containerPort",
+                      p->container_port, "protocol", str_empty(p->protocol) ? "tcp" : p->protocol);
         if (!str_empty(p->host_ip))
             json_object_set_new(j, "hostIP", json_string(p->host_ip));
         json_array_append_new(list, j);
@@ -123,7 +125,9 @@ static int bandwidth(const struct cni_attach *a, json_t *caps, struct err *err)
             continue;
         if (cni_parse_quantity(s, &rate) < 0 || rate < 1000 || rate > 1000000000000000ULL) {
             json_decref(bw);
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "annotation %s: '%s' is not a bandwidth from 1k to 1P", dirs[i].annotation, s);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "annotation %s: '%s' is not a bandwidth from 1k to 1P",
+                           dirs[i].annotation, s);
         }
         json_object_set_new(bw, dirs[i].rate, json_integer((json_int_t)rate));
         json_object_set_new(bw, dirs[i].burst, json_integer(UINT32_MAX));
@@ -136,10 +140,13 @@ static int bandwidth(const struct cni_attach *a, json_t *caps, struct err *err)
 
 static void dns(const struct cni_attach *a, json_t *caps)
 {
-    json_t *servers = strings(a->dns_servers), *searches = strings(a->dns_searches), *options = strings(a->dns_options);
+    json_t *servers = strings(a->dns_servers), *searches = strings(a->dns_searches),
+           *options = strings(a->dns_options);
 
     if (json_array_size(servers) + json_array_size(searches) + json_array_size(options) > 0)
-        json_object_set_new(caps, "dns", json_pack("{s:O, s:O, s:O}", "servers", servers, "searches", searches, "options", options));
+        json_object_set_new(caps, "dns",
+                            json_pack("{s:O, s:O, s:O}", "servers", servers, "searches", searches,
+                                      "options", options));
     json_decref(servers);
     json_decref(searches);
     json_decref(options);
@@ -161,7 +168,8 @@ static json_t *comma_list(const char *s)
     return j;
 }
 
-/* What no CRI field can say, a pod may ask for by annotation, where the plugin's configuration lets it. */
+/* What no CRI field can say, a pod may ask for by annotation, where the plugin's configuration lets
+ * it. */
 static int by_annotation(const struct cni_attach *a, json_t *caps, struct err *err)
 {
     static const struct {
@@ -183,9 +191,12 @@ static int by_annotation(const struct cni_attach *a, json_t *caps, struct err *e
         if (!s)
             continue;
         if (strlen(s) <= ANNOTATION_MAX)
-            v = known[i].kind == TEXT ? json_string(s) : known[i].kind == LIST ? comma_list(s) : json_loads(s, 0, NULL);
+            v = known[i].kind == TEXT   ? json_string(s)
+                : known[i].kind == LIST ? comma_list(s)
+                                        : json_loads(s, 0, NULL);
         if (!v)
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "annotation %s has a bad value", known[i].annotation);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT, "annotation %s has a bad value",
+                           known[i].annotation);
         json_object_set_new(caps, known[i].cap, v);
     }
     return 0;

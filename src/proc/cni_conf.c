@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* CNI configuration as libcni reads it.
  *
- * Whatever the file looked like (a list, a lone plugin, a list with more plugins in <dir>/<name>/), the result is one JSON
- * list that stands on its own: it is kept with each attachment, so that DEL works from the very plugins that ADD
- * ran, after the files have changed or gone. The idea that makes the rest short: cni_conf_text() followed by
- * cni_conf_parse() gives the same configuration. */
+ * Whatever the file looked like (a list, a lone plugin, a list with more plugins in <dir>/<name>/),
+ * the result is one JSON list that stands on its own: it is kept with each attachment, so that DEL
+ * works from the very plugins that ADD ran, after the files have changed or gone. The idea that
+ * makes the rest short: cni_conf_text() followed by cni_conf_parse() gives the same configuration.
+ */
 #include "proc/cni_conf.h"
 
 #include "mem.h"
@@ -80,7 +81,8 @@ static int pick_version(struct cni_conf *c, struct err *err)
     if (best >= 0)
         return 0;
     if (seen)
-        return err_set(err, -EINVAL, "CNI version '%s' is not supported (the newest is " NEWEST ")", seen);
+        return err_set(err, -EINVAL, "CNI version '%s' is not supported (the newest is " NEWEST ")",
+                       seen);
     snprintf(c->version, sizeof c->version, "0.1.0");
     return 0;
 }
@@ -105,7 +107,8 @@ static bool name_ok(const char *s)
     static const char first[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
     return s[0] && strchr(first, s[0]) &&
-           s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")] == '\0';
+           s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")] ==
+               '\0';
 }
 
 static int check_plugins(struct cni_conf *c, struct err *err)
@@ -177,7 +180,8 @@ static int is_conf(const struct dirent *d)
 static int is_any(const struct dirent *d)
 {
     return d->d_name[0] != '.' &&
-           (str_ends(d->d_name, ".conf") || str_ends(d->d_name, ".conflist") || str_ends(d->d_name, ".json"));
+           (str_ends(d->d_name, ".conf") || str_ends(d->d_name, ".conflist") ||
+            str_ends(d->d_name, ".json"));
 }
 
 static void free_entries(struct dirent **v, int from, int n)
@@ -235,7 +239,8 @@ static int from_json(json_t *list, const char *dir, struct cni_conf **ret, struc
 
     c->plugins = json_object_get(list, "plugins");
     if (!c->plugins && inlined_only)
-        return err_set(err, -EINVAL, "'loadOnlyInlinedPlugins' is true, and there are no 'plugins'");
+        return err_set(err, -EINVAL,
+                       "'loadOnlyInlinedPlugins' is true, and there are no 'plugins'");
     if (c->plugins && !json_is_array(c->plugins))
         return err_set(err, -EINVAL, "'plugins' is not a list");
     if (!c->plugins) {
@@ -275,7 +280,8 @@ int cni_conf_file(const char *dir, const char *file, struct cni_conf **ret, stru
     if (!str_ends(file, ".conflist")) {
         json_t *list;
 
-        if (!json_is_string(json_object_get(j, "type"))) {       /* a list under a plugin's name, most likely */
+        if (!json_is_string(
+                json_object_get(j, "type"))) { /* a list under a plugin's name, most likely */
             json_decref(j);
             return err_set(err, -EINVAL, "'%s' has no 'type': is it a .conflist?", path);
         }

@@ -2,7 +2,8 @@
 /* What a plugin answered: the addresses in a result of any version, or the error it reported.
  *
  * 0.1.0, 0.2.0: "ip4" and "ip6" objects, one address each, always the container's own.
- * 0.3.0 and newer: "ips", each with an optional index into "interfaces"; an interface with a sandbox is inside it. */
+ * 0.3.0 and newer: "ips", each with an optional index into "interfaces"; an interface with a
+ * sandbox is inside it. */
 #include "proc/cni_conf.h"
 
 #include "mem.h"
@@ -22,7 +23,8 @@ void cni_ips_deinit(struct cni_ips *ips)
     *ips = (struct cni_ips){ 0 };
 }
 
-/* "10.1.2.3/24" (the prefix may be missing): checked, kept without prefix, IPv4 in front of IPv6. */
+/* "10.1.2.3/24" (the prefix may be missing): checked, kept without prefix, IPv4 in front of IPv6.
+ */
 static int add_ip(struct cni_ips *ips, const char *address, struct err *err)
 {
     auto_free char *ip = mem_dup(address ? address : "", address ? strcspn(address, "/") : 0);
@@ -86,7 +88,8 @@ static int collect(const json_t *result, const char *ifname, struct cni_ips *ips
 int cni_result_ips(const json_t *result, const char *ifname, struct cni_ips *ret, struct err *err)
 {
     struct cni_ips ips = { 0 };
-    int r = json_is_object(result) ? collect(result, ifname, &ips, err) : err_set(err, -EBADMSG, "not a JSON object");
+    int r = json_is_object(result) ? collect(result, ifname, &ips, err)
+                                   : err_set(err, -EBADMSG, "not a JSON object");
 
     if (r < 0) {
         cni_ips_deinit(&ips);
@@ -96,8 +99,8 @@ int cni_result_ips(const json_t *result, const char *ifname, struct cni_ips *ret
     return 0;
 }
 
-int cni_result_error(const char *type, const char *command, int status, const char *out, const char *errout, int *ret_code,
-                     struct err *err)
+int cni_result_error(const char *type, const char *command, int status, const char *out,
+                     const char *errout, int *ret_code, struct err *err)
 {
     json_t *j = json_loads(out ? out : "", 0, NULL);
     const char *msg = json_string_value(json_object_get(j, "msg"));
@@ -110,14 +113,15 @@ int cni_result_error(const char *type, const char *command, int status, const ch
     for (size_t n = strlen(tail); n > 0 && strchr("\r\n \t", tail[n - 1]); n--)
         tail[n - 1] = '\0';
     if (!str_empty(msg) || json_is_integer(code))
-        err_set(err, -EIO, "plugin type=\"%s\" failed (%s): %s%s%s", type, command, str_empty(msg) ? "no message" : msg,
-                str_empty(details) ? "" : "; ", str_empty(details) ? "" : details);
+        err_set(err, -EIO, "plugin type=\"%s\" failed (%s): %s%s%s", type, command,
+                str_empty(msg) ? "no message" : msg, str_empty(details) ? "" : "; ",
+                str_empty(details) ? "" : details);
     else if (status >= 128)
-        err_set(err, -EIO, "plugin type=\"%s\" failed (%s): killed by signal %d%s%s", type, command, status - 128,
-                tail[0] ? ": " : "", tail);
+        err_set(err, -EIO, "plugin type=\"%s\" failed (%s): killed by signal %d%s%s", type, command,
+                status - 128, tail[0] ? ": " : "", tail);
     else
-        err_set(err, -EIO, "plugin type=\"%s\" failed (%s): exit code %d%s%s", type, command, status, tail[0] ? ": " : "",
-                tail[0] ? tail : " without a message");
+        err_set(err, -EIO, "plugin type=\"%s\" failed (%s): exit code %d%s%s", type, command,
+                status, tail[0] ? ": " : "", tail[0] ? tail : " without a message");
     json_decref(j);
     return err ? err->code : -EIO;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* inotify on directories that come, go, move, or are symbolic links being replaced.
  *
- * For /etc/cni/net.d there is a watch on each existing directory of the way: on "/" for the name "etc", on "/etc" for
- * "cni", on "/etc/cni" for "net.d", and on "/etc/cni/net.d" for every name. A change on the way means: arm all
- * of it again. A watch that is about one name ignores the others, so a busy /run wakes us but costs no reload. */
+ * For /etc/cni/net.d there is a watch on each existing directory of the way: on "/" for the name
+ * "etc", on "/etc" for "cni", on "/etc/cni" for "net.d", and on "/etc/cni/net.d" for every name. A
+ * change on the way means: arm all of it again. A watch that is about one name ignores the others,
+ * so a busy /run wakes us but costs no reload. */
 #include "proc/cni_watch.h"
 
 #include "mem.h"
@@ -44,7 +45,7 @@ int cni_watch_new(struct cni_watch **ret, struct err *err)
 static void forget(struct cni_watch *w)
 {
     for (size_t i = 0; i < w->n; i++) {
-        (void)inotify_rm_watch(w->fd, w->v[i].wd);   /* the same one twice, or gone by itself: fine */
+        (void)inotify_rm_watch(w->fd, w->v[i].wd); /* the same one twice, or gone by itself: fine */
         free(w->v[i].name);
     }
     free(w->v);
@@ -68,7 +69,8 @@ int cni_watch_fd(const struct cni_watch *w)
 }
 
 /* -ENOENT when dir is not there (or no directory). IN_MASK_ADD: two ways may share a directory. */
-static int add(struct cni_watch *w, const char *dir, const char *name, size_t len, uint32_t mask, struct err *err)
+static int add(struct cni_watch *w, const char *dir, const char *name, size_t len, uint32_t mask,
+               struct err *err)
 {
     int wd = inotify_add_watch(w->fd, dir, mask | IN_ONLYDIR | IN_MASK_ADD);
 
@@ -79,7 +81,8 @@ static int add(struct cni_watch *w, const char *dir, const char *name, size_t le
     return 0;
 }
 
-/* The way is watched from the top down, each directory before the next is looked at: what appears meanwhile is an event. */
+/* The way is watched from the top down, each directory before the next is looked at: what appears
+ * meanwhile is an event. */
 static int add_way(struct cni_watch *w, const char *dir, struct err *err)
 {
     for (const char *p = dir; *p;) {
@@ -119,7 +122,7 @@ static bool concerns(const struct cni_watch *w, const struct inotify_event *e)
 {
     if (e->mask & IN_Q_OVERFLOW)
         return true;
-    if (e->mask & IN_IGNORED)                        /* follows a rm_watch of ours, or a DELETE_SELF that was told */
+    if (e->mask & IN_IGNORED) /* follows a rm_watch of ours, or a DELETE_SELF that was told */
         return false;
     for (size_t i = 0; i < w->n; i++)
         if (w->v[i].wd == e->wd && (!w->v[i].name || !e->len || strcmp(w->v[i].name, e->name) == 0))

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Follows the CNI configuration directories by inotify(7), also those that do not exist yet. Internal to cni*.c. */
+/* Follows the CNI configuration directories by inotify(7), also those that do not exist yet.
+ * Internal to cni*.c. */
 #ifndef CRICKET_CNI_WATCH_H
 #define CRICKET_CNI_WATCH_H
 
@@ -13,8 +14,8 @@ struct cni_watch;
 int cni_watch_new(struct cni_watch **ret, struct err *err);
 struct cni_watch *cni_watch_free(struct cni_watch *w);
 int cni_watch_fd(const struct cni_watch *w);
-/* Watches dirs, <dir>/<network> (NULL: none) and the way to each; replaces what was watched. Call before reading the files:
- * what changes afterwards is then reported. */
+/* Watches dirs, <dir>/<network> (NULL: none) and the way to each; replaces what was watched. Call
+ * before reading the files: what changes afterwards is then reported. */
 int cni_watch_arm(struct cni_watch *w, char *const *dirs, const char *network, struct err *err);
 /* Takes all events; true when one of them concerns what is watched. */
 bool cni_watch_changed(struct cni_watch *w);

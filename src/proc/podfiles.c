@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* hostname, hosts and resolv.conf of a pod (CRI.md 6.1).
  *
- * resolv.conf: with a dns_config exactly what it says, in the order search, nameserver, options, and nothing
- * else; without one the node's file. Where systemd-resolved runs, the node's file names a stub on 127.0.0.53
- * that no other network namespace can reach: pods with a network of their own then get the list of the real
- * servers that resolved keeps beside it, as kubelet's --resolv-conf would be set there.
+ * resolv.conf: with a dns_config exactly what it says, in the order search, nameserver, options,
+ * and nothing else; without one the node's file. Where systemd-resolved runs, the node's file names
+ * a stub on 127.0.0.53 that no other network namespace can reach: pods with a network of their own
+ * then get the list of the real servers that resolved keeps beside it, as kubelet's --resolv-conf
+ * would be set there.
  *
- * hosts: the node's on the host's network; else localhost and the pod's own addresses, as kubelet writes it. */
+ * hosts: the node's on the host's network; else localhost and the pod's own addresses, as kubelet
+ * writes it. */
 #include "proc/podfiles.h"
 
 #include "mem.h"
@@ -41,7 +43,8 @@ static int check_values(const char *what, char *const *v, struct err *err)
     return 0;
 }
 
-static int write_file(const struct podfiles *f, const char *name, const struct str *s, struct err *err)
+static int write_file(const struct podfiles *f, const char *name, const struct str *s,
+                      struct err *err)
 {
     auto_free char *path = mem_printf("%s/%s", f->dir, name);
     auto_fd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
@@ -63,7 +66,8 @@ static int write_file(const struct podfiles *f, const char *name, const struct s
 }
 
 /* A file of the node; -ENOENT leaves s empty. */
-static int read_node_file(const struct podfiles *f, const char *name, struct str *s, struct err *err)
+static int read_node_file(const struct podfiles *f, const char *name, struct str *s,
+                          struct err *err)
 {
     auto_free char *path = mem_printf("%s/%s", f->node_root ? f->node_root : "", name);
     auto_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -87,7 +91,8 @@ static int read_node_file(const struct podfiles *f, const char *name, struct str
     }
 }
 
-/* The next `nameserver` of a resolv.conf from *p on: its address in (*ret, n), or false at the end. */
+/* The next `nameserver` of a resolv.conf from *p on: its address in (*ret, n), or false at the end.
+ */
 static bool next_nameserver(const char **p, const char **ret, size_t *ret_len)
 {
     for (const char *line = *p; *line;) {
@@ -155,7 +160,8 @@ static int fill_resolv(const struct podfiles *f, struct str *s, struct err *err)
     return 0;
 }
 
-static int fill_hosts(const struct podfiles *f, const char *hostname, struct str *s, struct err *err)
+static int fill_hosts(const struct podfiles *f, const char *hostname, struct str *s,
+                      struct err *err)
 {
     if (f->host_net) {
         int r = read_node_file(f, "etc/hosts", s, err);
@@ -186,7 +192,8 @@ int podfiles_write(const struct podfiles *f, struct err *err)
         hostname = node;
     }
     if (strlen(hostname) > NAME_MAX_LEN)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "hostname '%s' is longer than %d bytes", hostname, NAME_MAX_LEN);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "hostname '%s' is longer than %d bytes",
+                       hostname, NAME_MAX_LEN);
     r = check_value("hostname", hostname, err);
     if (r == 0 && f->has_dns) {
         r = check_values("dns_config.searches", f->searches, err);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cgroup files -> struct stats.
  *
- * The two versions differ in names, units and in what "nothing" looks like ("max", or a number near 2^63); all of that ends here. A
- * value that cannot be read is not there; it never becomes a zero that looks like a measurement. */
+ * The two versions differ in names, units and in what "nothing" looks like ("max", or a number near
+ * 2^63); all of that ends here. A value that cannot be read is not there; it never becomes a zero
+ * that looks like a measurement. */
 #include "proc/stats.h"
 
 #include "mem.h"
@@ -121,7 +122,8 @@ static void cpu1(const char *path, unsigned what, struct stats *s)
         return;
     s->has_cpu_split = read_number(path, "cpuacct", "cpuacct.usage_user", &s->cpu_user_ns) &&
                        read_number(path, "cpuacct", "cpuacct.usage_sys", &s->cpu_system_ns);
-    if (read_file(path, "cpu", "cpu.stat", &t) && stats_parse_field(str_c(&t), "nr_periods", &s->periods)) {
+    if (read_file(path, "cpu", "cpu.stat", &t) &&
+        stats_parse_field(str_c(&t), "nr_periods", &s->periods)) {
         s->has_throttling = true;
         s->throttled_periods = field(str_c(&t), "nr_throttled");
         s->throttled_ns = field(str_c(&t), "throttled_time");
@@ -141,7 +143,8 @@ static void cpu2(const char *path, unsigned what, struct stats *s)
         s->cpu_user_ns = field(str_c(&t), "user_usec") * 1000;
         s->cpu_system_ns = field(str_c(&t), "system_usec") * 1000;
     }
-    if (stats_parse_field(str_c(&t), "nr_periods", &s->periods)) { /* only where the controller is on */
+    if (stats_parse_field(str_c(&t), "nr_periods",
+                          &s->periods)) { /* only where the controller is on */
         s->has_throttling = true;
         s->throttled_periods = field(str_c(&t), "nr_throttled");
         s->throttled_ns = field(str_c(&t), "throttled_usec") * 1000;
@@ -172,7 +175,9 @@ static void memory1(const char *path, unsigned what, struct stats *s)
             read_limit1(path, "memory.memsw.limit_in_bytes", &both_limit)) {
             s->has_swap = true;
             s->swap_usage = minus(both, s->usage);
-            s->swap_limit = both_limit == STATS_NO_LIMIT || s->limit == STATS_NO_LIMIT ? STATS_NO_LIMIT : minus(both_limit, s->limit);
+            s->swap_limit = both_limit == STATS_NO_LIMIT || s->limit == STATS_NO_LIMIT
+                                ? STATS_NO_LIMIT
+                                : minus(both_limit, s->limit);
         }
     }
     if (!(what & STATS_MEMORY_MORE))
@@ -180,14 +185,16 @@ static void memory1(const char *path, unsigned what, struct stats *s)
     s->has_peak = read_number(path, "memory", "memory.max_usage_in_bytes", &s->peak);
     s->has_kernel = read_number(path, "memory", "memory.kmem.usage_in_bytes", &s->kernel);
     s->has_failcnt = read_number(path, "memory", "memory.failcnt", &s->failcnt);
-    s->has_oom = read_file(path, "memory", "memory.oom_control", &t) && stats_parse_field(str_c(&t), "oom_kill", &s->oom_kills);
+    s->has_oom = read_file(path, "memory", "memory.oom_control", &t) &&
+                 stats_parse_field(str_c(&t), "oom_kill", &s->oom_kills);
 }
 
 static void memory2(const char *path, unsigned what, struct stats *s)
 {
     auto_str struct str t = STR_INIT;
 
-    if (what & (STATS_MEMORY | STATS_MEMORY_MORE) && read_number(path, "memory", "memory.current", &s->usage) &&
+    if (what & (STATS_MEMORY | STATS_MEMORY_MORE) &&
+        read_number(path, "memory", "memory.current", &s->usage) &&
         read_file(path, "memory", "memory.stat", &t)) {
         s->has_memory = true;
         s->limit = STATS_NO_LIMIT;
@@ -221,7 +228,8 @@ void stats_parse_psi(const char *text, struct stats_psi *ret)
         char kind[8];
         unsigned long long total;
 
-        if (sscanf(line, "%7s avg10=%lf avg60=%lf avg300=%lf total=%llu", kind, &l.avg10, &l.avg60, &l.avg300, &total) == 5) {
+        if (sscanf(line, "%7s avg10=%lf avg60=%lf avg300=%lf total=%llu", kind, &l.avg10, &l.avg60,
+                   &l.avg300, &total) == 5) {
             l.total_us = total;
             if (strcmp(kind, "some") == 0) {
                 ret->some = l;
@@ -300,11 +308,13 @@ void stats_parse_io2(const char *text, struct stats *s)
                 const char *key;
                 uint64_t *to;
             } keys[] = {
-                { " rbytes=", &d->read_bytes }, { " wbytes=", &d->write_bytes }, { " dbytes=", &d->discard_bytes },
-                { " rios=", &d->reads },        { " wios=", &d->writes },        { " dios=", &d->discards },
+                { " rbytes=", &d->read_bytes },    { " wbytes=", &d->write_bytes },
+                { " dbytes=", &d->discard_bytes }, { " rios=", &d->reads },
+                { " wios=", &d->writes },          { " dios=", &d->discards },
             };
 
-            for (const char *p = line + at; p < line + len && *p == ' '; p += 1 + strcspn(p + 1, " \n"))
+            for (const char *p = line + at; p < line + len && *p == ' ';
+                 p += 1 + strcspn(p + 1, " \n"))
                 for (size_t i = 0; i < ARRAY_LEN(keys); i++)
                     if (str_starts(p, keys[i].key))
                         *keys[i].to = strtoull(p + strlen(keys[i].key), NULL, 10);
@@ -352,7 +362,8 @@ static size_t huge_sizes(const unsigned long **ret)
 
 static void hugetlb(const char *path, struct stats *s)
 {
-    static const char *const names[2][2] = { { "usage_in_bytes", "max_usage_in_bytes" }, { "current", NULL } };
+    static const char *const names[2][2] = { { "usage_in_bytes", "max_usage_in_bytes" },
+                                             { "current", NULL } };
     const unsigned long *kb;
     size_t n = huge_sizes(&kb);
     int v2 = cgroup_is_v2();
@@ -402,7 +413,8 @@ static void spec2(const char *path, struct stats *s)
     uint64_t weight;
     const char *p;
 
-    if (read_number(path, "cpu", "cpu.weight", &weight) && weight > 0 && read_file(path, "cpu", "cpu.max", &t)) {
+    if (read_number(path, "cpu", "cpu.weight", &weight) && weight > 0 &&
+        read_file(path, "cpu", "cpu.max", &t)) {
         s->has_cpu_spec = true;
         s->cpu_shares = 2 + (weight - 1) * 262142 / 9999;
         s->cpu_quota_us = str_starts(str_c(&t), "max") ? -1 : strtoll(str_c(&t), NULL, 10);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the kernel counts for one cgroup or one network namespace, as plain numbers: cgroup v1 and v2 files (CRI.md 11.2, 11.4),
- * pressure, and /proc/net/dev. A handful of small files per call, no walk: fit for the loop. See cgroups(7), and cgroup-v1/ and
- * cgroup-v2.rst of the kernel's documentation. */
+/* What the kernel counts for one cgroup or one network namespace, as plain numbers: cgroup v1 and
+ * v2 files (CRI.md 11.2, 11.4), pressure, and /proc/net/dev. A handful of small files per call, no
+ * walk: fit for the loop. See cgroups(7), and cgroup-v1/ and cgroup-v2.rst of the kernel's
+ * documentation. */
 #ifndef CRICKET_STATS_H
 #define CRICKET_STATS_H
 
@@ -11,7 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What to read. A group that the kernel does not have, or a cgroup that is gone, leaves its has_ false. */
+/* What to read. A group that the kernel does not have, or a cgroup that is gone, leaves its has_
+ * false. */
 enum stats_what {
     STATS_CPU = 1 << 0,
     STATS_MEMORY = 1 << 1,           /* with swap */
@@ -80,16 +82,19 @@ struct stats {
     uint64_t cpu_shares, cpu_period_us;
     int64_t cpu_quota_us;            /* -1: none */
     bool has_memory_spec;
-    uint64_t memory_reservation, memory_swap_limit;      /* v1: memory + swap, v2: swap; STATS_NO_LIMIT if none */
+    uint64_t memory_reservation,
+        memory_swap_limit; /* v1: memory + swap, v2: swap; STATS_NO_LIMIT if none */
 };
 
 /* path below the hierarchies' root. Always succeeds in reading nothing: look at has_*. */
 void stats_read(const char *path, unsigned what, struct stats *ret);
 void stats_deinit(struct stats *s);
-/* a += b, for a pod without a cgroup of its own. Limits, pressure, devices and the spec are not added: unknown afterwards. */
+/* a += b, for a pod without a cgroup of its own. Limits, pressure, devices and the spec are not
+ * added: unknown afterwards. */
 void stats_add(struct stats *a, const struct stats *b);
 
-/* The processes of the cgroup itself (not of those below): pids of this namespace. The caller frees. */
+/* The processes of the cgroup itself (not of those below): pids of this namespace. The caller
+ * frees. */
 int stats_pids(const char *path, int **ret, size_t *ret_n, struct err *err);
 
 struct stats_interface {
@@ -104,15 +109,17 @@ struct stats_net {
     size_t n;
 };
 
-/* Counters of a network namespace given by path. The calling thread is inside of it for one open(2); if it could not come back, the
- * process ends. */
+/* Counters of a network namespace given by path. The calling thread is inside of it for one
+ * open(2); if it could not come back, the process ends. */
 int stats_net_read(const char *netns, struct stats_net *ret, struct err *err);
 void stats_net_deinit(struct stats_net *n);
 
 /* The parsers, for tests. Text is NUL terminated. */
 void stats_parse_psi(const char *text, struct stats_psi *ret);
-bool stats_parse_field(const char *text, const char *key, uint64_t *ret);    /* "key 123" on a line of its own */
-void stats_parse_io1(const char *text, bool bytes, struct stats *s);         /* blkio.throttle.io_service_bytes, io_serviced */
+bool stats_parse_field(const char *text, const char *key,
+                       uint64_t *ret); /* "key 123" on a line of its own */
+void stats_parse_io1(const char *text, bool bytes,
+                     struct stats *s); /* blkio.throttle.io_service_bytes, io_serviced */
 void stats_parse_io2(const char *text, struct stats *s);                     /* io.stat */
 void stats_parse_net(const char *text, struct stats_net *ret);               /* /proc/net/dev */
 

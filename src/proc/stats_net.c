@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Interface counters of a pod.
  *
- * /proc/thread-self/net/dev belongs to the network namespace that the thread is in when it opens the file, and stays with
- * it: so the one thread steps into the namespace, opens, steps back, and reads at leisure. Against RTM_GETLINK: no netlink socket
- * that keeps the namespace alive, and no rtnl lock, which the kernel holds for many milliseconds while it takes other pods'
- * interfaces down. See setns(2), proc_pid_net(5). */
+ * /proc/thread-self/net/dev belongs to the network namespace that the thread is in when it opens
+ * the file, and stays with it: so the one thread steps into the namespace, opens, steps back, and
+ * reads at leisure. Against RTM_GETLINK: no netlink socket that keeps the namespace alive, and no
+ * rtnl lock, which the kernel holds for many milliseconds while it takes other pods' interfaces
+ * down. See setns(2), proc_pid_net(5). */
 #include "proc/stats.h"
 
 #include "log.h"
@@ -35,7 +36,8 @@ static int open_inside(int ns, const char *file)
     fd = open(file, O_RDONLY | O_CLOEXEC);
     saved = errno;
     if (setns(own, CLONE_NEWNET) < 0) {
-        log_error("op=setns err='cannot go back to the own network namespace: %s'", strerror(errno));
+        log_error("op=setns err='cannot go back to the own network namespace: %s'",
+                  strerror(errno));
         abort();
     }
     return fd < 0 ? -saved : fd;
@@ -53,10 +55,14 @@ void stats_parse_net(const char *text, struct stats_net *ret)
     for (const char *line = text; *line;) {
         struct stats_interface i = { 0 };
 
-        /* "  eth0: bytes packets errs drop fifo frame compressed multicast  bytes packets errs drop ..." */
-        if (sscanf(line, " %15[^: \n]: %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64,
-                   i.name, &i.rx_bytes, &i.rx_packets, &i.rx_errors, &i.rx_dropped, &i.tx_bytes, &i.tx_packets, &i.tx_errors,
-                   &i.tx_dropped) == 9 && strcmp(i.name, "lo") != 0) {
+        /* "  eth0: bytes packets errs drop fifo frame compressed multicast  bytes packets errs drop
+         * ..." */
+        if (sscanf(line,
+                   " %15[^: \n]: %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64
+                   " %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64,
+                   i.name, &i.rx_bytes, &i.rx_packets, &i.rx_errors, &i.rx_dropped, &i.tx_bytes,
+                   &i.tx_packets, &i.tx_errors, &i.tx_dropped) == 9 &&
+            strcmp(i.name, "lo") != 0) {
             ret->v = mem_grow(ret->v, ret->n + 1, sizeof *ret->v);
             ret->v[ret->n++] = i;
             if (strcmp(i.name, "eth0") == 0) {

@@ -2,10 +2,11 @@
 /* src/proc/cni.h for scripts (t/25-cni.t): one JSON object per line in, one per line out.
  *
  *      cni_drive TIMEOUT_MS BIN_DIR CONF_DIR...
- *      {"op": "add|del|check|gc|cancel|ready", "tag": "a", "id": ..., "netns": ..., "ports": [[host, container, "tcp"]],
- *       "annotations": {...}, "config": ..., "result": ..., "ids": [...], "timeout": ms}
- *      {"tag": "a", "ips": [...], "config": ..., "result": ...}    or    {"tag": "a", "error": ..., "grpc": ...}
- */
+ *      {"op": "add|del|check|gc|cancel|ready", "tag": "a", "id": ..., "netns": ...,
+ *       "ports": [[host, container, "tcp"]], "annotations": {...}, "config": ..., "result": ...,
+ *       "ids": [...], "timeout": ms}
+ *      {"tag": "a", "ips": [...], "config": ..., "result": ...}
+ *      {"tag": "a", "error": ..., "grpc": ...} */
 #include "log.h"
 #include "mem.h"
 #include "proc/cni.h"
@@ -61,7 +62,8 @@ static void on_done(void *arg, const struct cni_result *r, const struct err *err
 
         for (size_t k = 0; k < r->n_ips; k++)
             json_array_append_new(ips, json_string(r->ips[k]));
-        answer(json_pack("{s:s, s:o, s:s, s:s}", "tag", tag, "ips", ips, "config", r->config, "result", r->result));
+        answer(json_pack("{s:s, s:o, s:s, s:s}", "tag", tag, "ips", ips, "config", r->config,
+                         "result", r->result));
     }
     free(tag);
 }
@@ -79,8 +81,14 @@ static int start(const char *op, json_t *o, size_t slot, struct err *err)
     struct plan_pair notes[ITEMS_MAX];
     const char *ids[ITEMS_MAX + 1];
     json_t *list = json_object_get(o, "ports"), *v;
-    struct cni_attach a = { .id = text(o, "id"), .netns = text(o, "netns"), .pod_name = "pod-name", .pod_namespace = "pod-ns",
-                            .pod_uid = "pod-uid", .ports = ports, .annotations = notes, .config = text(o, "config"),
+    struct cni_attach a = { .id = text(o, "id"),
+                            .netns = text(o, "netns"),
+                            .pod_name = "pod-name",
+                            .pod_namespace = "pod-ns",
+                            .pod_uid = "pod-uid",
+                            .ports = ports,
+                            .annotations = notes,
+                            .config = text(o, "config"),
                             .result = text(o, "result") };
     int64_t timeout = json_integer_value(json_object_get(o, "timeout"));
     void *arg = d.calls + slot;
@@ -92,7 +100,8 @@ static int start(const char *op, json_t *o, size_t slot, struct err *err)
         if (i < ITEMS_MAX)
             ports[a.n_ports++] = (struct cni_port){ json_string_value(json_array_get(v, 2)),
                                                     (int)json_integer_value(json_array_get(v, 0)),
-                                                    (int)json_integer_value(json_array_get(v, 1)), NULL };
+                                                    (int)json_integer_value(json_array_get(v, 1)),
+                                                    NULL };
     list = json_object_get(o, "annotations");
     json_object_foreach(list, key, v)
         if (a.n_annotations < ITEMS_MAX)
@@ -121,8 +130,8 @@ static void on_command(json_t *o)
     if (strcmp(op, "ready") == 0) {
         const char *why = cni_not_ready(d.cni);
 
-        answer(json_pack("{s:s, s:s, s:s, s:s}", "tag", tag, "why", why ? why : "", "load", cni_last_load(d.cni), "config",
-                         cni_config_json(d.cni)));
+        answer(json_pack("{s:s, s:s, s:s, s:s}", "tag", tag, "why", why ? why : "", "load",
+                         cni_last_load(d.cni), "config", cni_config_json(d.cni)));
         return;
     }
     if (strcmp(op, "cancel") == 0) {

@@ -52,8 +52,10 @@ static void sub(const char *name)
 
 int main(void)
 {
-    char one[] = "10.0.0.10", two[] = "fd00::10", s1[] = "ns.svc.local", s2[] = "svc.local", o1[] = "ndots:5", bad[] = "a\nnameserver 6.6.6.6";
-    char *servers[] = { one, two, NULL }, *searches[] = { s1, s2, NULL }, *options[] = { o1, NULL }, *evil[] = { bad, NULL };
+    char one[] = "10.0.0.10", two[] = "fd00::10", s1[] = "ns.svc.local", s2[] = "svc.local",
+         o1[] = "ndots:5", bad[] = "a\nnameserver 6.6.6.6";
+    char *servers[] = { one, two, NULL }, *searches[] = { s1, s2, NULL }, *options[] = { o1, NULL },
+         *evil[] = { bad, NULL };
     const char *ips[] = { "10.9.8.7", "fd00::7" };
     char node[65] = "";
     struct err err = ERR_INIT;
@@ -69,19 +71,30 @@ int main(void)
     gethostname(node, sizeof node - 1);
 
     auto_free char *pod = mem_printf("%s/pod", dir);
-    struct podfiles f = { .dir = pod, .hostname = "web-0", .ips = ips, .n_ips = 2, .has_dns = true, .servers = servers,
-                          .searches = searches, .options = options, .node_root = dir };
+    struct podfiles f = { .dir = pod,
+                          .hostname = "web-0",
+                          .ips = ips,
+                          .n_ips = 2,
+                          .has_dns = true,
+                          .servers = servers,
+                          .searches = searches,
+                          .options = options,
+                          .node_root = dir };
     umask(077);
     is_int(podfiles_write(&f, &err), 0, "a pod with everything: %s", err.text);
     file_is("hostname", "web-0\n", "hostname");
-    file_is("resolv.conf", "search ns.svc.local svc.local\nnameserver 10.0.0.10\nnameserver fd00::10\noptions ndots:5\n",
-            "resolv.conf: search, nameserver, options");
-    file_is("hosts",
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n"
-            "fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n10.9.8.7\tweb-0\nfd00::7\tweb-0\n",
-            "hosts has the pod's addresses");
+    file_is(
+        "resolv.conf",
+        "search ns.svc.local svc.local\nnameserver 10.0.0.10\nnameserver fd00::10\noptions ndots:5\n",
+        "resolv.conf: search, nameserver, options");
+    file_is(
+        "hosts",
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n"
+        "fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n10.9.8.7\tweb-0\nfd00::7\tweb-0\n",
+        "hosts has the pod's addresses");
     auto_free char *path = mem_printf("%s/resolv.conf", pod);
-    ok(stat(path, &st) == 0 && (st.st_mode & 07777) == 0644, "readable by everybody in the container, whatever the umask");
+    ok(stat(path, &st) == 0 && (st.st_mode & 07777) == 0644,
+       "readable by everybody in the container, whatever the umask");
 
     put("etc/resolv.conf", "nameserver 1.2.3.4\n");
     f.servers = f.searches = f.options = NULL;
@@ -95,19 +108,23 @@ int main(void)
     put("etc/resolv.conf", "# stub\nnameserver 127.0.0.53\noptions edns0\n");
     put("run/systemd/resolve/resolv.conf", "nameserver 9.9.9.9\nsearch lan\n");
     is_int(podfiles_write(&f, &err), 0, "systemd-resolved on the node");
-    file_is("resolv.conf", "nameserver 9.9.9.9\nsearch lan\n", "the servers behind systemd-resolved's stub");
+    file_is("resolv.conf", "nameserver 9.9.9.9\nsearch lan\n",
+            "the servers behind systemd-resolved's stub");
     put("etc/hosts", "127.0.0.1 localhost\n10.0.0.1 node\n");
     f.host_net = true;
     f.hostname = "";
     is_int(podfiles_write(&f, &err), 0, "on the host's network");
-    file_is("resolv.conf", "# stub\nnameserver 127.0.0.53\noptions edns0\n", "on the host's network the stub itself works");
-    file_is("hosts", "127.0.0.1 localhost\n10.0.0.1 node\n", "on the host's network the node's hosts");
+    file_is("resolv.conf", "# stub\nnameserver 127.0.0.53\noptions edns0\n",
+            "on the host's network the stub itself works");
+    file_is("hosts", "127.0.0.1 localhost\n10.0.0.1 node\n",
+            "on the host's network the node's hosts");
     auto_free char *want = mem_printf("%s\n", node);
     file_is("hostname", want, "without a hostname the node's");
     f.host_net = false;
     put("etc/resolv.conf", "nameserver 127.0.0.53\nnameserver 8.8.8.8\n");
     is_int(podfiles_write(&f, &err), 0, "a stub among others");
-    file_is("resolv.conf", "nameserver 127.0.0.53\nnameserver 8.8.8.8\n", "a file with other servers is left as it is");
+    file_is("resolv.conf", "nameserver 127.0.0.53\nnameserver 8.8.8.8\n",
+            "a file with other servers is left as it is");
     auto_free char *gone = mem_printf("%s/etc/resolv.conf", dir);
     unlink(gone);
     is_int(podfiles_write(&f, &err), 0, "a node without resolv.conf");
@@ -115,19 +132,24 @@ int main(void)
 
     f.has_dns = true;
     f.servers = evil;
-    ok(podfiles_write(&f, &err) < 0 && err.grpc == GRPC_INVALID_ARGUMENT, "a server with a newline: %s", err.text);
+    ok(podfiles_write(&f, &err) < 0 && err.grpc == GRPC_INVALID_ARGUMENT,
+       "a server with a newline: %s", err.text);
     f.servers = NULL;
     f.options = evil;
-    ok(podfiles_write(&f, &err) < 0 && err.grpc == GRPC_INVALID_ARGUMENT, "an option with a newline: %s", err.text);
+    ok(podfiles_write(&f, &err) < 0 && err.grpc == GRPC_INVALID_ARGUMENT,
+       "an option with a newline: %s", err.text);
     f.options = NULL;
     f.hostname = bad;
-    ok(podfiles_write(&f, &err) < 0 && err.grpc == GRPC_INVALID_ARGUMENT, "a hostname with a newline: %s", err.text);
+    ok(podfiles_write(&f, &err) < 0 && err.grpc == GRPC_INVALID_ARGUMENT,
+       "a hostname with a newline: %s", err.text);
     f.hostname = "a123456789a123456789a123456789a123456789a123456789a123456789a1234";
-    ok(podfiles_write(&f, &err) < 0 && err.grpc == GRPC_INVALID_ARGUMENT, "a hostname of 65 bytes: %s", err.text);
+    ok(podfiles_write(&f, &err) < 0 && err.grpc == GRPC_INVALID_ARGUMENT,
+       "a hostname of 65 bytes: %s", err.text);
     file_is("resolv.conf", "", "what is refused changes nothing");
     f.hostname = "a";
     f.dir = "/nonexistent/dir";
-    ok(podfiles_write(&f, &err) == -ENOENT && strstr(err.text, "/nonexistent/dir/hostname"), "no directory: %s", err.text);
+    ok(podfiles_write(&f, &err) == -ENOENT && strstr(err.text, "/nonexistent/dir/hostname"),
+       "no directory: %s", err.text);
 
     auto_free char *rm = mem_printf("rm -rf %s", dir);
     ok(system(rm) == 0, "cleaned");

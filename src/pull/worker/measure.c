@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What takes a walk, for statistics; one line in, one line out, until end of file.
  *
- *      measure trees       stdin: NAME                 stdout: NAME BYTES INODES    descriptor 3: the directory that has them
- *      measure fds         stdin: KEY PID PID ...      stdout: KEY DESCRIPTORS SOCKETS
+ *      measure trees       stdin: NAME                 stdout: NAME BYTES INODES    descriptor 3:
+ * the directory that has them measure fds         stdin: KEY PID PID ...      stdout: KEY
+ * DESCRIPTORS SOCKETS
  *
- * trees: disk blocks below NAME (a path of plain directories), hard links once, nothing beyond the file system. The container
- * goes on writing meanwhile and may mean harm: names are never joined into paths, symbolic links never followed, and depth costs memory only
- * (24 bytes a level): the first OPEN_LEVELS directories of the way stay open, further down only the last one does and the way
- * back up is ".." – checked to be the directory that we came from, or that branch is given up. */
+ * trees: disk blocks below NAME (a path of plain directories), hard links once, nothing beyond the
+ * file system. The container goes on writing meanwhile and may mean harm: names are never joined
+ * into paths, symbolic links never followed, and depth costs memory only (24 bytes a level): the
+ * first OPEN_LEVELS directories of the way stay open, further down only the last one does and the
+ * way back up is ".." – checked to be the directory that we came from, or that branch is given up.
+ */
 #include "mem.h"
 #include "pull/worker/worker.h"
 #include "str.h"
@@ -118,7 +121,8 @@ static void pop(struct walk *w)
     }
     closedir(down->d);
     w->n--;
-    while (w->n && !w->v[w->n - 1].d)                /* moved away meanwhile: on from where something is still open */
+    while (w->n &&
+           !w->v[w->n - 1].d) /* moved away meanwhile: on from where something is still open */
         w->n--;
 }
 

@@ -3,6 +3,7 @@
 #include "handlers/handlers.h"
 
 #include "handlers/ctr_op.h"
+#include "handlers/image_puller.h"
 #include "handlers/objects.h"
 #include "handlers/recover.h"
 #include "handlers/sandbox_net.h"
@@ -16,56 +17,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-
-/* The registries' hosts in the shape that pull/ wants; the strings stay the configuration's. */
-static struct hosts *hosts_of(const struct conf *c)
-{
-    struct hosts *h = mem_new(struct hosts);
-    size_t nm = 0, nr = 0;
-    struct hosts_mirror *mirrors;
-    struct hosts_config *configs;
-
-    for (const struct conf_mirror *m = c->mirrors; m; m = m->next)
-        nm++;
-    for (const struct conf_registry *r = c->registries; r; r = r->next)
-        nr++;
-    mirrors = mem_array(nm + 1, sizeof *mirrors);
-    configs = mem_array(nr + 1, sizeof *configs);
-    for (const struct conf_mirror *m = c->mirrors; m; m = m->next)
-        mirrors[h->n_mirrors++] = (struct hosts_mirror){ m->host, m->endpoints };
-    for (const struct conf_registry *r = c->registries; r; r = r->next)
-        configs[h->n_configs++] = (struct hosts_config){
-            r->host, r->username, r->password, r->auth, r->identity_token,
-            r->ca_file, r->cert_file, r->key_file, r->insecure_skip_verify,
-        };
-    h->mirrors = mirrors;
-    h->configs = configs;
-    return h;
-}
-
-static void hosts_free(struct hosts *h)
-{
-    if (!h)
-        return;
-    free((void *)(uintptr_t)h->mirrors);
-    free((void *)(uintptr_t)h->configs);
-    free(h);
-}
-
-static bool have_layer(void *ctx, const char *chain_id, uint64_t *ret_number)
-{
-    struct handlers *h = ctx;
-    struct layer *l = images_layer(h->images, chain_id);
-
-    if (l)
-        *ret_number = l->rec->number;
-    return l != NULL;
-}
-
-static uint64_t new_number(void *ctx)
-{
-    return images_layer_number(((struct handlers *)ctx)->images);
-}
 
 static int make_dir(const char *base, const char *name, mode_t mode, struct err *err)
 {
@@ -145,11 +96,6 @@ static int open_all(struct handlers *h, bool *same_boot, struct err *err)
                                .default_profile = c->seccomp_profile };
     struct cni_opts co = { .conf_dirs = c->cni_conf_dirs, .bin_dirs = c->cni_bin_dirs,
                            .timeout_ms = c->cni_timeout_ms };
-    struct puller_opts po = {
-        .root = c->root, .worker = h->worker_path, .hosts = h->hosts, .stall_ms = c->pull_stall_ms,
-        .max_transfers = c->pull_max_transfers, .max_layers = c->pull_max_layers,
-        .have_layer = have_layer, .new_number = new_number, .ctx = h,
-    };
     bool rebuilt = false;
     int r = cgroup_init(err);
 
@@ -159,13 +105,14 @@ static int open_all(struct handlers *h, bool *same_boot, struct err *err)
         return r;
     loop_before_reply(h->loop, ctr_acks_flush, h);    /* behind the store's own hook */
     h->images = images_new(h->store);
+    images_set_pinned(h->images, c->pinned_images);
     r = images_load(h->images, err);
     if (r >= 0)
         r = seccomp_new(h->loop, &sc, &h->seccomp, err);
     if (r >= 0)
         r = cni_new(h->loop, &co, &h->cni, err);
     if (r >= 0)
-        r = puller_new(h->loop, &po, &h->puller, err);
+        r = image_puller_new(h, err);
     if (r >= 0 && rebuilt)
         log_error("op=start err='the durable store was damaged and has been set aside': images have to be pulled "
                   "again");
@@ -190,7 +137,6 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
     h->node.create_missing_host_paths = conf->create_missing_host_paths;
     h->node.systemd_cgroups = conf->cgroup_driver == CONF_SYSTEMD;
     h->node.image_volumes = true;
-    h->hosts = hosts_of(conf);
     if (h->node.systemd_cgroups)
         r = err_set(err, -ENOTSUP, "cgroup_driver 'systemd' is not supported by this version: use 'cgroupfs'");
     else
@@ -225,7 +171,7 @@ struct handlers *handlers_free(struct handlers *h)
         ctr_end_execs(c);
     sandbox_each(h, i, s)
         sandbox_end_forwards(s);
-    h->puller = puller_free(h->puller);
+    image_puller_free(h);
     h->cni = cni_free(h->cni);
     net_check_end(h);
     h->seccomp = seccomp_free(h->seccomp);
@@ -236,7 +182,6 @@ struct handlers *handlers_free(struct handlers *h)
         sandbox_free(h->sandboxes.v[h->sandboxes.n - 1]);
     h->images = h->images ? images_free(h->images) : NULL;
     h->store = h->store ? store_close(h->store) : NULL;
-    hosts_free(h->hosts);
     fd_close(h->link_opts.pod_fd);
     free(h->sandboxes.v);
     free(h->ctrs.v);

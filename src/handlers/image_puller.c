@@ -93,7 +93,6 @@ int image_puller_new(struct handlers *h, struct err *err)
     };
     int r;
 
-    list_init(&h->pulls);
     hosts_make(h);
     o.hosts = h->hosts;
     r = puller_new(h->loop, &o, &h->puller, err);

@@ -60,12 +60,12 @@ static const struct row runtime_rows[] = {
 };
 
 static const struct row image_rows[] = {
-    { "ListImages", NULL, BOTH },
-    { "StreamImages", NULL, V1_ONLY },
-    { "ImageStatus", NULL, BOTH },
-    { "PullImage", NULL, BOTH },
-    { "RemoveImage", NULL, BOTH },
-    { "ImageFsInfo", NULL, BOTH },
+    { "ListImages", handle_list_images, BOTH },
+    { "StreamImages", handle_stream_images, V1_ONLY },
+    { "ImageStatus", handle_image_status, BOTH },
+    { "PullImage", handle_pull_image, BOTH },
+    { "RemoveImage", handle_remove_image, BOTH },
+    { "ImageFsInfo", handle_image_fs_info, BOTH },
 };
 
 enum { ROWS = ARRAY_LEN(runtime_rows) + ARRAY_LEN(image_rows) };

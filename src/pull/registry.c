@@ -62,6 +62,8 @@ struct reg_get {
     bool streaming, delivered;       /* 2xx: bytes go to the caller; some did */
     struct str body;                 /* start of an error's body */
     struct err worst;
+    enum reg_outcome worst_outcome;
+    int64_t worst_wait_ms;
     bool worst_set, all_unreachable;
 };
 
@@ -237,6 +239,8 @@ static void next(struct reg_get *q, const struct err *err, bool unreachable, enu
     if (!q->worst_set || !unreachable) {
         q->worst = *err;
         q->worst_set = true;
+        q->worst_outcome = o;
+        q->worst_wait_ms = wait_ms;
     }
     q->all_unreachable &= unreachable;
     forget_answer(q);
@@ -247,15 +251,15 @@ static void next(struct reg_get *q, const struct err *err, bool unreachable, enu
         if (attempt(q, &e) == 0)
             return;
         q->worst = e;
+        q->worst_outcome = REG_FATAL;
         q->all_unreachable = false;
-        o = REG_FATAL;
     }
     if (q->all_unreachable) {
         err_note(&q->worst, "RegistryUnavailable");
         q->worst.grpc = GRPC_UNKNOWN;    /* with any other code the word is not found at the start of the text */
-        o = REG_AGAIN;
+        q->worst_outcome = REG_AGAIN;
     }
-    finish(q, o, &q->worst, wait_ms);
+    finish(q, q->worst_outcome, &q->worst, q->worst_wait_ms);
 }
 
 /* {"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]} -> ": manifest unknown" */

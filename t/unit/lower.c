@@ -184,8 +184,8 @@ int main(void)
     snprintf(p, sizeof p, "rm -rf %s", root);
     if (system(p))
         diag("%s failed", p);
+    text("");                        /* frees what the last one left */
     for (int i = 0; i < 3; i++)
         free((void *)(uintptr_t)layers[i]);
-    text("");                        /* frees what the last one left */
     return done_testing();
 }

@@ -19,12 +19,56 @@ ProtobufCMessage *pb_dup(const ProtobufCMessage *m)
     return d;
 }
 
+/* Every generated map entry has this shape. */
+struct entry {
+    ProtobufCMessage base;
+    char *key, *value;
+};
+
+static int by_key(const void *a, const void *b)
+{
+    const struct entry *const *x = a, *const *y = b;
+
+    return strcmp((*x)->key, (*y)->key);
+}
+
+/* Clients write the entries of a map in any order, Go's in another one each time. */
+static void sort_maps(const ProtobufCMessage *m)
+{
+    for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+        const char *at = (const char *)m + f->offset;
+
+        if (f->type != PROTOBUF_C_TYPE_MESSAGE)
+            continue;
+        if (f->label != PROTOBUF_C_LABEL_REPEATED) {
+            const ProtobufCMessage *sub = *(const ProtobufCMessage *const *)(const void *)at;
+
+            if (sub)
+                sort_maps(sub);
+            continue;
+        }
+        size_t n = *(const size_t *)(const void *)((const char *)m + f->quantifier_offset);
+        void **list = *(void **const *)(const void *)at;
+        const ProtobufCMessageDescriptor *type = f->descriptor;
+
+        if (n > 1 && str_ends(type->short_name, "Entry") && type->n_fields == 2 &&
+            type->fields[0].type == PROTOBUF_C_TYPE_STRING)
+            qsort(list, n, sizeof *list, by_key);
+        else
+            for (size_t k = 0; k < n; k++)
+                sort_maps(list[k]);
+    }
+}
+
 bool pb_same(const ProtobufCMessage *a, const ProtobufCMessage *b)
 {
     size_t n = protobuf_c_message_get_packed_size(a);
 
     if (n != protobuf_c_message_get_packed_size(b))
         return false;
+    sort_maps(a);
+    sort_maps(b);
     auto_free uint8_t *x = mem_alloc(n), *y = mem_alloc(n);
     protobuf_c_message_pack(a, x);
     protobuf_c_message_pack(b, y);
@@ -43,12 +87,6 @@ int handler_check(struct handlers *h, const char *name, struct err *err)
                            : 0;
     return err_rpc(err, GRPC_INVALID_ARGUMENT, "runtime handler '%.100s' is not configured", name);
 }
-
-/* Every generated map entry has this shape. */
-struct entry {
-    ProtobufCMessage base;
-    char *key, *value;
-};
 
 bool labels_match(void *const *selector, size_t n_selector, void *const *labels, size_t n_labels)
 {

@@ -71,18 +71,21 @@ static int busy(int fd, const char *dir, const char *lock, struct err *err)
                    pid[0] ? pid : "unknown", lock);
 }
 
-static int take_lock(const char *dir, int *ret, struct err *err)
+/* The file says who has it, and in which boot; *ret_same_boot: the last holder was of this one. */
+static int take_lock(const char *dir, const char *boot, int *ret, bool *ret_same_boot, struct err *err)
 {
     auto_free char *path = mem_printf("%s/lock", dir);
     auto_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    char pid[24];
+    char text[80] = "";
 
     if (fd < 0)
         return err_sys(err, "lock '%s'", path);
     if (flock(fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK ? busy(fd, dir, path, err) : err_sys(err, "lock '%s'", path);
-    int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)n, 0) != n)
+    (void)!pread(fd, text, sizeof text - 1, 0);
+    *ret_same_boot = strstr(text, boot) != NULL;
+    int n = snprintf(text, sizeof text, "%d\n%s\n", (int)getpid(), boot);
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n)
         return err_sys(err, "lock '%s'", path);
     *ret = take_fd(&fd);
     return 0;
@@ -236,24 +239,25 @@ static void fill_run(struct store *s, const char *boot)
             changes_set(&s->pending, false, x->table, x->key, x->val, x->len);
 }
 
-static int open_stores(struct store *s, const struct store_opts *o, bool *ret_same_boot,
-                       bool *ret_rebuilt, struct err *err)
+/* *ret_same_boot comes in as what the lock file says. */
+static int open_stores(struct store *s, const struct store_opts *o, const char *boot,
+                       bool *ret_same_boot, bool *ret_rebuilt, struct err *err)
 {
     auto_free char *run_dir = mem_printf("%s/store", s->state);
     auto_free char *durable_dir = mem_printf("%s/store", s->root);
     struct changes run;
-    char boot[40];
-    bool run_damaged = false;
+    bool run_damaged = false, usable;
 
-    int r = read_boot_id(boot, err);
-    if (r == 0)
-        r = load(o->worker, durable_dir, &s->rows, ret_rebuilt, err);
+    int r = load(o->worker, durable_dir, &s->rows, ret_rebuilt, err);
     if (r < 0)
         return r;
     changes_init(&run);
     r = load(o->worker, run_dir, &run, &run_damaged, err);
-    *ret_same_boot = r == 0 && meta_is(&run, "boot", boot);
-    if (r == 0 && *ret_same_boot) {
+    usable = r == 0 && meta_is(&run, "boot", boot);
+    /* A run store lost to damage does not make it another boot: the supervisors still run, and the
+     * durable records are a second old at worst. */
+    *ret_same_boot = usable || (run_damaged && *ret_same_boot);
+    if (usable) {
         reconcile(s, &run);
     } else if (r == 0) {
         remove_run_store(run_dir);
@@ -298,7 +302,8 @@ int store_open(struct loop *l, const struct store_opts *o, bool *ret_same_boot, 
                struct store **ret, struct err *err)
 {
     struct store *s = mem_new(struct store);
-    bool same = false, rebuilt = false;
+    bool same = false, rebuilt = false, ignored;
+    char boot[40] = "";
 
     s->loop = l;
     s->root = mem_strdup(o->root);
@@ -317,13 +322,15 @@ int store_open(struct loop *l, const struct store_opts *o, bool *ret_same_boot, 
     if (r == 0)
         r = make_dirs(o->state, err);
     if (r == 0)
-        r = take_lock(o->root, &s->root_lock, err);
+        r = read_boot_id(boot, err);
     if (r == 0)
-        r = take_lock(o->state, &s->state_lock, err);
+        r = take_lock(o->root, boot, &s->root_lock, &ignored, err);
+    if (r == 0)
+        r = take_lock(o->state, boot, &s->state_lock, &same, err);
     if (r == 0)
         r = wait_writer(o->root, err);
     if (r == 0)
-        r = open_stores(s, o, &same, &rebuilt, err);
+        r = open_stores(s, o, boot, &same, &rebuilt, err);
     if (r < 0) {
         changes_clear(&s->pending);
         s->durable = durable_free(s->durable);       /* nothing of a failed start is written */

@@ -38,8 +38,8 @@ struct store_opts {
 /* Opens both (making them), takes the locks that keep a second daemon off the same root and the
  * same state (-EBUSY, names the holder). A store of a newer schema is refused. A damaged durable
  * store is set aside as store.damaged-<time> with a loud message; *ret_rebuilt then says so.
- * *ret_same_boot: the run store is of this boot (then sandboxes and containers come from it; else
- * from the durable store). Blocks: for start-up only. */
+ * *ret_same_boot: the last daemon ran in this boot. Then sandboxes and containers come from the run
+ * store (unless that is damaged), else from the durable one. Blocks: for start-up only. */
 int store_open(struct loop *l, const struct store_opts *o, bool *ret_same_boot, bool *ret_rebuilt,
                struct store **ret, struct err *err);
 /* Commits and flushes lazily queued records (up to 10 s); for the exit only. Callbacks of batches

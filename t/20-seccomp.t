@@ -11,7 +11,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
-from cricket import BUILD, SRC, diag, done_testing, is_, like, ok, skip_all  # noqa: E402
+from cricket import (BUILD, SRC, Daemon, diag, done_testing, fails, finish, is_, like, ok, pb, skip,  # noqa: E402
+                     skip_all)
 
 if platform.machine() != "x86_64":
     skip_all("system call numbers of x86_64")
@@ -174,4 +175,74 @@ for profile, pattern in (
 
 r = subprocess.run([BUILD + "/cricket-worker", "seccomp"], capture_output=True)
 is_(r.returncode, 2, "called wrongly")
-done_testing()
+
+# --- in containers
+if os.geteuid() != 0:
+    skip("containers need root")
+    done_testing()
+d = Daemon(cni=False)
+pod = d.runp(config=d.pod_config("plain", net=False))
+privileged = d.runp(config=d.pod_config("privileged", net=False, linux={"security_context": {"privileged": True}}))
+files = d.tmp + "/profiles"
+os.mkdir(files)
+
+
+def profile(name, content):
+    with open(files + "/" + name, "w") as f:
+        f.write(content if isinstance(content, str) else json.dumps(content))
+    return files + "/" + name
+
+
+def seccomp(kind, ref="", **more):
+    return dict(more, seccomp=pb.SecurityProfile(profile_type=kind, localhost_ref=ref))
+
+
+def mode(ctr):
+    """Of the first process and of an exec'ed one."""
+    show = "grep ^Seccomp: /proc/%s/status | tr -dc 0-9"
+    return d.sh(ctr, show % 1)[0] + d.sh(ctr, show % "self")[0]
+
+
+no_chmod = profile("no-chmod", dict(allow, syscalls=[rule(["chmod", "fchmod", "fchmodat"], "SCMP_ACT_ERRNO")]))
+no_chown = profile("no-chown", dict(allow, syscalls=[rule(["chown", "fchownat", "lchown"], "SCMP_ACT_ERRNO")]))
+Default, Unconfined, Localhost = (pb.SecurityProfile.RuntimeDefault, pb.SecurityProfile.Unconfined,
+                                  pb.SecurityProfile.Localhost)
+is_(mode(d.start(pod, "nil")), b"00", "no profile in the request: unconfined")
+is_(mode(d.start(pod, "unconfined", security=seccomp(Unconfined))), b"00", "unconfined")
+ctr = d.start(pod, "default", security=seccomp(Default))
+is_(mode(ctr), b"22", "RuntimeDefault")
+out, err, status = d.sh(ctr, "unshare -n true")
+ok(status != 0 and b"Operation not permitted" in err, "no new namespaces in there", out, err)
+out, err, status = d.sh(ctr, "mkdir /x && touch /x/y && chmod 600 /x/y && chown 5:5 /x/y && rm -r /x && ps && wget -h 2>&1 | head -1")
+is_((err, status), (b"", 0), "but everything else")
+ctr = d.start(pod, "chmod", security=seccomp(Localhost, no_chmod))
+is_(mode(ctr), b"22", "a profile of the node")
+out, err, status = d.sh(ctr, "touch /x; chmod 600 /x")
+ok(status != 0 and b"Operation not permitted" in err, "is in force, also for an exec", out, err)
+is_(d.sh(ctr, "chown 5:5 /x"), (b"", b"", 0), "and denies nothing else")
+ctr = d.start(pod, "prefix", security=seccomp(Localhost, "localhost/" + no_chown))
+is_(mode(ctr), b"22", "with the old prefix")
+ctr = d.start(privileged, "privileged", security=seccomp(Localhost, no_chmod, privileged=True))
+is_(mode(ctr), b"00", "a privileged container has none")
+ctr = d.start(pod, "user", security=seccomp(Localhost, no_chmod, run_as_user={"value": 1000}))
+is_(mode(ctr), b"22", "as an ordinary user")
+ctr = d.start(pod, "nnp", security=seccomp(Default, run_as_user={"value": 1000}, no_new_privs=True))
+is_(mode(ctr), b"22", "with no_new_privs")
+
+
+def refused(ref, pattern, name, kind=Localhost):
+    fails(d.CreateContainer, "INVALID_ARGUMENT|UNKNOWN|NOT_FOUND|FAILED_PRECONDITION", pattern, name, pod_sandbox_id=pod,
+          config=d.ctr_config("bad", command=["true"], security=seccomp(kind, ref)))
+
+
+refused("relative", "not an absolute path", "a relative path")
+refused(files + "/nope", "No such file or directory", "a profile that is not there")
+refused(files, "not a regular file", "a directory")
+refused(profile("bad", "{"), "line 1", "one that is not JSON")
+refused(profile("big", " " * 10000000), "larger than 1048576 bytes", "one of 10 MB")
+refused(profile("notify", dict(allow, syscalls=[rule(["chmod"], "SCMP_ACT_NOTIFY")])), "SCMP_ACT_NOTIFY", "one that needs a listener")
+refused(no_chmod, "localhost_ref", "a path with another type", Unconfined)
+refused("", "localhost_ref", "no path")
+is_([c.metadata.name for c in d.ListContainers().containers if c.metadata.name == "bad"], [], "no trace of the refused")
+d.remove(pod, privileged)
+finish(d)

@@ -3,7 +3,7 @@
  * one watcher. Results are collected after curl has returned, never from inside its callbacks, so that `done` may
  * start and cancel requests freely.
  *
- * Resolving a name does not block: Debian's libcurl has the threaded resolver (checked at start), and
+ * Resolving a name does not block: Debian's libcurl has the threaded resolver (checked when it is loaded), and
  * QUICK_EXIT keeps curl from waiting for such a thread when a request is dropped. HTTP/1.1 only: with HTTP/2 a paused
  * layer would be buffered by curl, many megabytes each, instead of by the sender.
  * An idle client owns nothing: connections and TLS caches go after a while. */
@@ -13,10 +13,10 @@
 #include "list.h"
 #include "log.h"
 #include "mem.h"
+#include "pull/curl_lib.h"
 #include "str.h"
 
 #include <assert.h>
-#include <curl/curl.h>
 #include <errno.h>
 #include <string.h>
 #include <time.h>
@@ -153,16 +153,8 @@ static void on_idle(struct ev_loop *ev, struct ev_timer *w, int revents)
 
 struct http *http_new(struct loop *l)
 {
-    static bool ready;
     struct http *h;
 
-    if (!ready) {
-        if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-            abort();                 /* no memory, or a broken libcrypto */
-        if (!(curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_ASYNCHDNS))
-            log_warn("op=http err='libcurl resolves names synchronously: the daemon stands still meanwhile'");
-        ready = true;
-    }
     h = mem_new(struct http);
     h->loop = l;
     h->ev = loop_ev(l);
@@ -409,8 +401,14 @@ static void set_tls(CURL *e, const struct hosts_config *c, const char *host)
 
 static int open_multi(struct http *h, struct err *err)
 {
+    int r;
+
     if (h->multi)
         return 0;
+    loop_name(h->loop, "loading libcurl");
+    r = curl_lib_load(err);
+    if (r < 0)
+        return r;
     h->multi = curl_multi_init();
     if (!h->multi)
         return err_set(err, -ENOMEM, "curl_multi_init failed");

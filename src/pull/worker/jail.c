@@ -23,7 +23,9 @@ enum { JAIL_FILES = 2560, JAIL_DATA_MAX = 512 * 1024 * 1024 };
 
 static int own_root(int dirfd, struct err *err)
 {
-    struct mount_attr attr = { .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV };
+    /* private: the copy of a shared mount is shared, and pivot_root(2) takes no such put_old */
+    struct mount_attr attr = { .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV,
+                               .propagation = MS_PRIVATE };
     int tree;
 
     tree = open_tree(dirfd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);  /* while it is our namespace's */

@@ -114,8 +114,8 @@ static int open_all(struct handlers *h, bool *same_boot, struct err *err)
     if (r >= 0)
         r = image_puller_new(h, err);
     if (r >= 0 && rebuilt)
-        log_error("op=start err='the durable store was damaged and has been set aside': images have to be pulled "
-                  "again");
+        log_error("op=start err='the durable store was damaged and has been set aside': images that its copy does not "
+                  "have need to be pulled again");
     return r;
 }
 

@@ -89,6 +89,19 @@ static int read_frames(int fd, struct changes *rows, struct err *err)
     }
 }
 
+int store_load_copy(const char *path, struct changes *rows, struct err *err)
+{
+    auto_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_sys(err, "'%s'", path);
+    int r = read_frames(fd, rows, err);
+    if (r == 1)
+        return 0;
+    changes_clear(rows);
+    return r < 0 ? err_note(err, "'%s'", path) : err_set(err, -EBADMSG, "'%s' is cut off", path);
+}
+
 static bool is_crash(int status)
 {
     int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;

@@ -45,6 +45,9 @@ enum load_state {
 int store_load(const char *worker, const char *dir, struct changes *rows, enum load_state *ret,
                struct err *err);
 
+/* The image and layer records in store.copy; all of them or an error, -ENOENT: there is none. */
+int store_load_copy(const char *path, struct changes *rows, struct err *err);
+
 /* --- run.c */
 struct run_store;
 int run_store_open(const char *dir, struct run_store **ret, struct err *err);

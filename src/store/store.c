@@ -72,7 +72,8 @@ static int busy(int fd, const char *dir, const char *lock, struct err *err)
 }
 
 /* The file says who has it, and in which boot; *ret_same_boot: the last holder was of this one. */
-static int take_lock(const char *dir, const char *boot, int *ret, bool *ret_same_boot, struct err *err)
+static int take_lock(const char *dir, const char *boot, int *ret, bool *ret_same_boot,
+                     struct err *err)
 {
     auto_free char *path = mem_printf("%s/lock", dir);
     auto_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -239,6 +240,64 @@ static void fill_run(struct store *s, const char *boot)
             changes_set(&s->pending, false, x->table, x->key, x->val, x->len);
 }
 
+/* There is no durable store, or no longer: what its copy says is the first that a new one gets. */
+static void load_copy(struct store *s)
+{
+    auto_free char *path = mem_printf("%s/store.copy", s->root);
+    struct err err = ERR_INIT;
+    struct store_batch *b;
+    struct change *x;
+
+    if (store_load_copy(path, &s->rows, &err) < 0) {
+        if (err.code != -ENOENT)
+            log_error("op=store err='%s', going on without it", err.text);
+        return;
+    }
+    b = store_batch_new(s);
+    list_each(x, &s->rows.all, struct change, all)
+        store_batch_put(b, x->table, x->key, x->val, x->len);
+    log_warn("op=store copy='%s' records=%zu, the store is made again from it", path,
+             s->rows.count);
+    store_batch_commit(b, NULL, NULL);
+}
+
+static bool in_copy(unsigned table)
+{
+    return table == STORE_IMAGE || table == STORE_LAYER;
+}
+
+static bool same_rows(struct changes *a, struct changes *b)
+{
+    struct change *x;
+
+    list_each(x, &a->all, struct change, all) {
+        const struct change *y = changes_find(b, x->table, x->key);
+
+        if (in_copy(x->table) && (!y || y->len != x->len || memcmp(y->val, x->val, x->len) != 0))
+            return false;
+    }
+    return true;
+}
+
+/* A writer that was killed between commit and copy left an older copy: layers that it names are
+ * deleted at this start, so it must not stay. A change of nothing has it written. */
+static void check_copy(struct store *s)
+{
+    auto_free char *path = mem_printf("%s/store.copy", s->root);
+    struct changes copy;
+    struct store_batch *b;
+    int r;
+
+    changes_init(&copy);
+    r = store_load_copy(path, &copy, NULL);
+    if (r < 0 || !same_rows(&copy, &s->rows) || !same_rows(&s->rows, &copy)) {
+        b = store_batch_new(s);
+        store_batch_del(b, STORE_LAYER, "-");
+        store_batch_commit(b, NULL, NULL);
+    }
+    changes_clear(&copy);
+}
+
 /* *ret_same_boot comes in as what the lock file says. */
 static int open_stores(struct store *s, const struct store_opts *o, const char *boot,
                        bool *ret_same_boot, bool *ret_rebuilt, struct err *err)
@@ -249,6 +308,10 @@ static int open_stores(struct store *s, const struct store_opts *o, const char *
     bool run_damaged = false, usable;
 
     int r = load(o->worker, durable_dir, &s->rows, ret_rebuilt, err);
+    if (r == 0 && s->rows.count)
+        check_copy(s);
+    else if (r == 0)                 /* no store: each has at least the record of its schema */
+        load_copy(s);
     if (r < 0)
         return r;
     changes_init(&run);

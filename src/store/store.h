@@ -37,7 +37,8 @@ struct store_opts {
 
 /* Opens both (making them), takes the locks that keep a second daemon off the same root and the
  * same state (-EBUSY, names the holder). A store of a newer schema is refused. A damaged durable
- * store is set aside as store.damaged-<time> with a loud message; *ret_rebuilt then says so.
+ * store is set aside as store.damaged-<time> with a loud message, and made again with the image and
+ * layer records of <root>/store.copy; *ret_rebuilt then says so.
  * *ret_same_boot: the last daemon ran in this boot. Then sandboxes and containers come from the run
  * store (unless that is damaged), else from the durable one. Blocks: for start-up only. */
 int store_open(struct loop *l, const struct store_opts *o, bool *ret_same_boot, bool *ret_rebuilt,

@@ -10,6 +10,10 @@
  *                        checksum calls damaged: FAIL with -EBADMSG. One that makes LMDB crash: no
  *                        END, the daemon sees the signal.
  *
+ * ROOT/store.copy has the image and layer records once more, in the form of `store read`: written
+ * after each commit that changes them and before its acknowledgement, so it never names a layer
+ * that was deleted. From it a store that had to be set aside is made again.
+ *
  * ROOT/store.lock is held while writing, so a daemon that starts can wait for its predecessor's
  * last batch. A new store is made as store.new and renamed when it is durable: half-made stores are
  * never seen. */
@@ -36,6 +40,7 @@ enum {
     IDLE_MS = 5000,
     MAP_FIRST = 16 * 1024 * 1024,
     ROWS_CHUNK = 64 * 1024,
+    COPIED = 1 << 3 | 1 << 4,        /* STORE_IMAGE, STORE_LAYER */
 };
 /* Some thousand images; a bound against a loop of our own. */
 static const size_t map_max = (size_t)1 << 30;
@@ -92,7 +97,8 @@ static int write_all(int fd, const void *p, size_t n)
     return 0;
 }
 
-static int row(const char *dir, const MDB_val *k, const MDB_val *v, struct str *out,
+static int row(const char *dir, const MDB_val *k, const MDB_val *v, unsigned tables,
+               struct str *out,
                struct err *err)
 {
     const char *dbkey = k->mv_data, *val = v->mv_data;
@@ -105,6 +111,8 @@ static int row(const char *dir, const MDB_val *k, const MDB_val *v, struct str *
     if (crc != store_rec_crc(dbkey, k->mv_size, val + STORE_REC_HEAD, v->mv_size - STORE_REC_HEAD))
         return err_set(err, -EBADMSG, "store '%s': wrong checksum of record '%.*s'", dir,
                        (int)k->mv_size, dbkey);
+    if (!(tables & 1u << store_rec_table(dbkey[0])))
+        return 0;
     auto_free char *key = mem_dup(dbkey + 2, k->mv_size - 2);
     if (strlen(key) != k->mv_size - 2)
         return err_set(err, -EBADMSG, "store '%s': a NUL byte in a key", dir);
@@ -130,7 +138,16 @@ static int walk_free(MDB_txn *txn)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static int send_rows(const char *dir, MDB_env *env, struct err *err)
+static int send_chunk(int fd, struct str *out)
+{
+    store_msg_end(out);
+    int r = write_all(fd, out->p, out->len);
+    store_msg_begin(out, STORE_MSG_ROWS, 0);
+    return r;
+}
+
+/* All rows of the tables in the mask, then END. */
+static int send_rows(const char *dir, MDB_env *env, unsigned tables, int fd, struct err *err)
 {
     auto_str struct str out = STR_INIT;
     MDB_txn *txn;
@@ -149,23 +166,23 @@ static int send_rows(const char *dir, MDB_env *env, struct err *err)
         rc = mdb_cursor_open(txn, dbi, &cur);
     store_msg_begin(&out, STORE_MSG_ROWS, 0);
     while (!rc && r == 0 && (rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) == 0) {
-        r = row(dir, &k, &v, &out, err);
-        if (r == 0 && out.len >= ROWS_CHUNK) {
-            store_msg_end(&out);
-            if (write_all(1, out.p, out.len) < 0)
-                _exit(1);            /* nobody reads */
-            store_msg_begin(&out, STORE_MSG_ROWS, 0);
-        }
+        r = row(dir, &k, &v, tables, &out, err);
+        if (r == 0 && out.len >= ROWS_CHUNK && (r = send_chunk(fd, &out)) < 0)
+            err_code(err, r, "records of the store '%s'", dir);
     }
     if (r == 0 && rc && rc != MDB_NOTFOUND)
         r = db_fail(err, rc, "store", dir);
     if (cur)
         mdb_cursor_close(cur);
     mdb_txn_abort(txn);
+    if (r < 0)
+        return r;
+    r = send_chunk(fd, &out);
+    store_msg_begin(&out, STORE_MSG_END, 0);
     store_msg_end(&out);
-    if (r == 0 && write_all(1, out.p, out.len) < 0)
-        _exit(1);
-    return r;
+    if (r == 0)
+        r = write_all(fd, out.p, out.len);
+    return r < 0 ? err_code(err, r, "records of the store '%s'", dir) : 0;
 }
 
 static int store_read(const char *dir)
@@ -186,11 +203,13 @@ static int store_read(const char *dir)
     if (r == 0)
         r = db_open(dir, MDB_RDONLY, &env, &err);
     if (r == 0) {
-        r = send_rows(dir, env, &err);
+        r = send_rows(dir, env, ~0u, 1, &err);
         mdb_env_close(env);
     }
-    store_msg_begin(&out, r < 0 ? STORE_MSG_FAIL : STORE_MSG_END, 0);
-    store_msg_status(&out, r, r < 0 ? err.text : "");
+    if (r == 0)
+        return 0;
+    store_msg_begin(&out, STORE_MSG_FAIL, 0);
+    store_msg_status(&out, r, err.text);
     store_msg_end(&out);
     return write_all(1, out.p, out.len) < 0;
 }
@@ -272,6 +291,32 @@ static int apply(MDB_env *env, const char *dir, const char *p, size_t n, struct 
     }
 }
 
+/* Are there changes to what store.copy has? */
+static bool concerns_copy(const char *p, size_t n)
+{
+    struct store_change c;
+
+    while (store_msg_next(&p, &n, &c) > 0)
+        if (COPIED & 1u << c.table)
+            return true;
+    return false;
+}
+
+static int write_copy(const char *root, const char *dir, MDB_env *env, struct err *err)
+{
+    auto_free char *path = mem_printf("%s/store.copy", root), *tmp = mem_printf("%s.new", path);
+    auto_fd int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    int r = fd < 0 ? err_sys(err, "'%s'", tmp) : send_rows(dir, env, COPIED, fd, err);
+    if (r == 0 && (fsync(fd) < 0 || rename(tmp, path) < 0))
+        r = err_sys(err, "'%s'", path);
+    if (r == 0)
+        return fsync_path(root, err);
+    (void)unlink(tmp);
+    (void)unlink(path);              /* an old one would name what is deleted soon */
+    return r;
+}
+
 static int make_new(const char *root, const char *dir, struct err *err)
 {
     static const char schema[] = { '0' + STORE_SCHEMA };
@@ -347,7 +392,7 @@ static int store_write(const char *root)
 {
     auto_str struct str in = STR_INIT;
     auto_free char *dir = NULL;
-    struct err err = ERR_INIT;
+    struct err err = ERR_INIT, copy_err = ERR_INIT;
     struct store_msg_head h;
     MDB_env *env = NULL;
     int r = open_writer(root, &env, &dir, &err);
@@ -364,6 +409,9 @@ static int store_write(const char *root)
         while ((m = store_msg_head(in.p, in.len, &h)) > 0) {
             if (r == 0)
                 r = apply(env, dir, in.p + sizeof h, h.len, &err);
+            if (r == 0 && concerns_copy(in.p + sizeof h, h.len) &&
+                write_copy(root, dir, env, &copy_err) < 0)
+                fprintf(stderr, "cricket-worker: store: no copy: %s\n", copy_err.text);
             acknowledge(h.seq, r, err.text);
             if (r < 0)
                 goto out;            /* a fresh process tries again */

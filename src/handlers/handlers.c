@@ -7,6 +7,7 @@
 #include "handlers/objects.h"
 #include "handlers/recover.h"
 #include "handlers/sandbox_net.h"
+#include "handlers/stats.h"
 #include "mem.h"
 #include "proc/cgroup.h"
 
@@ -175,6 +176,7 @@ struct handlers *handlers_free(struct handlers *h)
     h->cni = cni_free(h->cni);
     net_check_end(h);
     h->seccomp = seccomp_free(h->seccomp);
+    h->stats = stats_state_free(h->stats);
     cgroup_sweeps_end(h);
     if (h->store)
         loop_settle(h->loop);

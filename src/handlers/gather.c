@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* struct gather: see gather.h.
  *
- *      gather_start --> wait (never measured: the worker, 1 s; open files: their worker) --> slices
- * of 2 ms --> reply
+ *      gather_start --> wait --> slices of 2 ms --> reply
+ *                       never measured: for the worker, 1 s; open files: for theirs
  *
  * It owns itself: freed with the reply, or when the client goes away. */
 #include "handlers/gather.h"

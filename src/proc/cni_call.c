@@ -3,8 +3,7 @@
  *
  *      ADD, CHECK, STATUS, GC: first to last     DEL: last to first
  *      ADD: each gets the result of the one before; the last one's is the result
- *      ADD failed, timed out or was cancelled: DEL for the whole list, past failures, and only then
- * done()
+ *      ADD failed, timed out or was cancelled: DEL for the whole list, past failures, then done()
  *
  * Each plugin is a struct run; between two plugins nothing is kept but `at`, the number of plugins
  * done. A plugin that is killed is waited for before anything else happens: DEL must not race with

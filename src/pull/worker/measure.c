@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What takes a walk, for statistics; one line in, one line out, until end of file.
  *
- *      measure trees       stdin: NAME                 stdout: NAME BYTES INODES    descriptor 3:
- * the directory that has them measure fds         stdin: KEY PID PID ...      stdout: KEY
- * DESCRIPTORS SOCKETS
+ *      measure trees       stdin: NAME                 stdout: NAME BYTES INODES
+ *                          3: the directory that has them
+ *      measure fds         stdin: KEY PID PID ...      stdout: KEY DESCRIPTORS SOCKETS
  *
  * trees: disk blocks below NAME (a path of plain directories), hard links once, nothing beyond the
- * file system. The container goes on writing meanwhile and may mean harm: names are never joined
- * into paths, symbolic links never followed, and depth costs memory only (24 bytes a level): the
- * first OPEN_LEVELS directories of the way stay open, further down only the last one does and the
- * way back up is ".." – checked to be the directory that we came from, or that branch is given up.
- */
+ * file system. The container goes on writing meanwhile and may mean harm: that directory is the
+ * worker's whole world (jail.c), names are never joined into paths, symbolic links never followed,
+ * and depth costs memory only (24 bytes a level): the first OPEN_LEVELS directories of the way stay
+ * open, further down only the last one does, and the way back up is ".." - checked to be the
+ * directory that we came from, or that branch is given up. */
 #include "mem.h"
+#include "pull/worker/unpack.h"
 #include "pull/worker/worker.h"
 #include "str.h"
 
@@ -168,7 +169,7 @@ static void measure_tree(char *name)
     auto_free char *copy = mem_strdup(name);
     struct walk w = { 0 };
     char *save = NULL, *part = strtok_r(copy, "/", &save), *next;
-    auto_fd int dir = openat(ROOT_FD, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    auto_fd int dir = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     for (; dir >= 0 && part && (next = strtok_r(NULL, "/", &save)); part = next) {
         int fd = openat(dir, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -221,6 +222,7 @@ int worker_measure(int argc, char **argv)
 {
     void (*job)(char *) = NULL;
     auto_free char *line = NULL;
+    struct err err = ERR_INIT;
     size_t cap = 0;
     ssize_t n;
 
@@ -235,11 +237,15 @@ int worker_measure(int argc, char **argv)
     if (job == measure_tree) {                       /* nobody waits for it */
         (void)setpriority(PRIO_PROCESS, 0, 19);
         (void)syscall(SYS_ioprio_set, 1 /* process */, 0, IOPRIO_IDLE);
+        if (jail_enter(ROOT_FD, &err) < 0) {
+            fprintf(stderr, "measure: %s\n", err.text);
+            return 1;
+        }
     }
     while ((n = getline(&line, &cap, stdin)) > 0) {
         if (line[n - 1] == '\n')
             line[n - 1] = '\0';
         job(line);
     }
-    return ferror(stdout) || fflush(stdout) ? 1 : 0;
+    _exit(ferror(stdout) || fflush(stdout) ? 1 : 0); /* nothing that is done at exit fits the jail */
 }

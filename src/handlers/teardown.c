@@ -9,6 +9,7 @@
 #include "proc/cgroup.h"
 #include "reactor/child.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -206,6 +207,19 @@ int down_mark(struct op *op, enum wake why)
     return 0;
 }
 
+/* An exit that was recorded in the very turn in which the supervisor was told to end: nobody is left to acknowledge it to. */
+static void drop_exits(const struct sandbox *s)
+{
+    auto_free char *path = mem_printf("%s/exits", s->dir);
+    DIR *d = opendir(path);
+    struct dirent *e;
+
+    while (d && (e = readdir(d)))
+        (void)unlinkat(dirfd(d), e->d_name, 0);      /* "." and ".." refuse */
+    if (d)
+        closedir(d);
+}
+
 int down_files(struct op *op, enum wake why)
 {
     static const char *const names[] = { "hostname", "hosts", "resolv.conf", "netns", "sock", "exits" };
@@ -214,6 +228,7 @@ int down_files(struct op *op, enum wake why)
     (void)why;
     if (s->rec->cgroup_made[0])
         cgroup_remove_parents(s->rec->cgroup_parent, s->rec->cgroup_made);
+    drop_exits(s);
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         auto_free char *p = mem_printf("%s/%s", s->dir, names[i]);
 

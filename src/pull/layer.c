@@ -22,7 +22,7 @@
 enum {
     PIPE_BYTES = 1024 * 1024,
     READ_BYTES = 256 * 1024,
-    TRIES = 6,                       /* in a row without one byte */
+    TRIES = 5,                       /* in a row without one byte */
     RETRY_MS = 250,                  /* doubled each time */
     WAIT_MAX_MS = 60 * 1000,         /* the longest Retry-After that is honoured */
     STALLS = 5,                      /* drops of a stalled transfer within stall_ms */

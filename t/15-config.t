@@ -63,6 +63,7 @@ ok "$(check /dev/null --listen tcp://x | grep -q "option --listen: .*unix://" &&
 # --- samples
 fine /dev/null "the defaults"
 fine "$srcdir/etc/config.yaml" "etc/config.yaml"
+fine "$srcdir/etc/config.d/50-example.yaml" "etc/config.d/50-example.yaml"
 sed 's/^\( *\)#  /\1/; s/^  mirrors: {}/  mirrors:/; s/^  configs: {}/  configs:/' "$srcdir/etc/config.yaml" |
     sed 's/^  \(docker.io\|mirror.example.com\):/    \1:/; s/^    \(endpoint\|auth\|tls\):/      \1:/' >"$tmp/c.yaml"
 ok "$(grep -q '^      endpoint:' "$tmp/c.yaml" && echo 1)" "the registries of etc/config.yaml are commented out"

@@ -122,16 +122,18 @@ static int build(const struct spec_input *in, struct spec *s, struct err *err)
     namespaces(in, plan);
     r = spec_limits(in->resources ? in->resources : c->linux ? c->linux->resources : NULL, c, &s->limits, err);
     if (r == 0)
-        r = spec_build_process(in, s->pool, NULL, c->tty, &plan->process, err);
+        r = spec_cdi(c, in->node, &s->cdi, err);
+    if (r == 0)
+        r = spec_build_process(in, s->pool, s->cdi, NULL, c->tty, &plan->process, err);
     if (r == 0)
         r = spec_seccomp(c, in->node, &s->seccomp, &s->seccomp_path, err);
     if (r == 0)
-        r = spec_build_devices(in, s->pool, s, err);
+        r = spec_build_devices(in, s->pool, s->cdi, s, err);
     if (r < 0)
         return r;
     plan->process.stdin_open = c->stdin;
     plan->process.stdin_once = c->stdin_once;
-    spec_build_mounts(in, s->pool, plan);
+    spec_build_mounts(in, s->pool, s->cdi, plan);
     return 0;
 }
 
@@ -155,6 +157,7 @@ struct spec *spec_free(struct spec *s)
     if (!s)
         return NULL;
     spec_limits_deinit(&s->limits);
+    cdi_edits_free(s->cdi);
     pool_deinit(s->pool);
     free(s->pool);
     free(s);
@@ -175,7 +178,9 @@ int spec_build_exec(const struct spec_input *in, char *const *cmd, size_t n_cmd,
     argv = pool_alloc(x->pool, (n_cmd + 1) * sizeof *argv);
     for (size_t i = 0; i < n_cmd; i++)
         argv[i] = pool_strdup(x->pool, cmd[i]);
-    r = spec_build_process(in, x->pool, argv, tty, &x->process, err);
+    r = spec_cdi(in->config, in->node, &x->cdi, err);
+    if (r == 0)
+        r = spec_build_process(in, x->pool, x->cdi, argv, tty, &x->process, err);
     if (r == 0)
         r = spec_seccomp(in->config, in->node, &x->seccomp, &x->seccomp_path, err);
     if (r < 0) {
@@ -191,6 +196,7 @@ struct spec_exec *spec_exec_free(struct spec_exec *x)
 {
     if (!x)
         return NULL;
+    cdi_edits_free(x->cdi);
     pool_deinit(x->pool);
     free(x->pool);
     free(x);

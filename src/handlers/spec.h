@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct cdi_edits;
 struct pool;
 
 /* What this node has and what the rest of the daemon can do so far. */
@@ -32,6 +33,7 @@ struct spec_node {
     bool create_missing_host_paths;  /* conf */
     bool userns, image_volumes;      /* set by whoever has done them; false: refused by name */
     uint64_t caps;                   /* caps_own() */
+    const char *const *cdi_dirs;     /* NULL terminated */
 };
 
 /* Asks the kernel; the daemon's own abilities stay false. */
@@ -97,6 +99,7 @@ struct spec {
     size_t n_device_rules;
     bool privileged;
     struct pool *pool;               /* the strings and arrays of it all */
+    struct cdi_edits *cdi;           /* NULL: none */
 };
 
 int spec_build(const struct spec_input *in, struct spec **ret, struct err *err);
@@ -108,6 +111,7 @@ struct spec_exec {
     enum spec_seccomp seccomp;
     const char *seccomp_path;
     struct pool *pool;
+    struct cdi_edits *cdi;
 };
 
 int spec_build_exec(const struct spec_input *in, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin,

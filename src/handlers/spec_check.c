@@ -38,7 +38,7 @@ static bool file_starts(const char *path, char c)
 
 void spec_node_init(struct spec_node *n)
 {
-    *n = (struct spec_node){ .caps = caps_own() };
+    *n = (struct spec_node){ .caps = caps_own(), .cdi_dirs = cdi_default_dirs };
     n->apparmor = file_starts("/sys/module/apparmor/parameters/enabled", 'Y');
     n->selinux = access("/sys/fs/selinux/enforce", F_OK) == 0;
     /* a filter at NULL: EFAULT where filters are known, EINVAL where they are not, seccomp(2) */
@@ -495,9 +495,6 @@ int spec_check_container(const container_config *c, const Runtime__V1__PodSandbo
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "container config names no image");
     if (c->working_dir[0] && c->working_dir[0] != '/')
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "working_dir '%s' is not an absolute path", c->working_dir);
-    if (c->n_cdi_devices)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "CDI device '%s': CDI_devices are not supported",
-                       c->cdi_devices[0]->name);
     if (c->windows && c->windows->security_context) {
         if (c->windows->security_context->host_process)
             return err_rpc(err, GRPC_INVALID_ARGUMENT, "windows host_process is not supported");
@@ -517,5 +514,7 @@ int spec_check_container(const container_config *c, const Runtime__V1__PodSandbo
         r = spec_check_process(c, node, err);
     if (r == 0)
         r = spec_check_mounts(c, node, err);
-    return r < 0 ? r : spec_check_devices(c, err);
+    if (r == 0)
+        r = spec_check_devices(c, err);
+    return r < 0 ? r : spec_check_cdi(c, node, err);
 }

@@ -61,7 +61,8 @@ static int add(struct found *f, const char *path, const struct stat *st, struct 
     f->v[i] = d;
     f->n += i == f->n;
     snprintf(r.access, sizeof r.access, "%s", f->access);
-    f->rules[f->n_rules++] = r;
+    if (is_device(st))               /* a FIFO needs none */
+        f->rules[f->n_rules++] = r;
     return 0;
 }
 
@@ -154,6 +155,24 @@ static int add_asked(struct found *f, const container_config *c, struct err *err
     return 0;
 }
 
+/* As a spec file of CDI says; without an owner it is the container's user's. */
+static int add_edits(struct found *f, const struct cdi_edits *e, const struct spec_user *user, struct err *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; e && i < e->n_devices && r == 0; i++) {
+        const struct cdi_device *d = &e->devices[i];
+        struct stat st = { .st_mode = d->type | d->mode };
+
+        st.st_rdev = makedev((unsigned)d->major, (unsigned)d->minor);
+        st.st_uid = d->uid >= 0 ? (uid_t)d->uid : user->uid;
+        st.st_gid = d->gid >= 0 ? (gid_t)d->gid : user->gid;
+        f->access = d->permissions[0] ? d->permissions : "rwm";
+        r = add(f, spec_path_clean(f->p, d->path), &st, err);
+    }
+    return r;
+}
+
 static bool has_own_dev(const container_config *c, struct pool *p)
 {
     for (size_t i = 0; i < c->n_mounts; i++)
@@ -189,11 +208,14 @@ static int find_all(struct found *f, const struct spec_input *in, bool privilege
     return r < 0 ? r : add_asked(f, in->config, err);
 }
 
-int spec_build_devices(const struct spec_input *in, struct pool *p, struct spec *s, struct err *err)
+int spec_build_devices(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits,
+                       struct spec *s, struct err *err)
 {
     struct found f = { .p = p, .access = "rwm" };
     int r = find_all(&f, in, s->privileged, err);
 
+    if (r == 0)
+        r = add_edits(&f, edits, in->user, err);
     if (r == 0 && !s->privileged) {
         s->device_rules = memcpy(pool_alloc(p, f.n_rules * sizeof *f.rules), f.rules, f.n_rules * sizeof *f.rules);
         s->n_device_rules = f.n_rules;

@@ -6,6 +6,7 @@
 
 #include "reactor/pool.h"
 #include "handlers/spec.h"
+#include "proc/cdi.h"
 
 typedef Runtime__V1__ContainerConfig container_config;
 typedef Runtime__V1__LinuxContainerSecurityContext container_sec;
@@ -42,18 +43,27 @@ int spec_host_open(const char *path, int *ret_fd);
 int spec_host_mount(int fd, char **ret_propagation, char **ret_point);
 
 int spec_check_mounts(const container_config *c, const struct spec_node *node, struct err *err);
-void spec_build_mounts(const struct spec_input *in, struct pool *p, struct plan *plan);
+/* edits: of CDI, or NULL; here and below. They need to live as long as the plan. */
+void spec_build_mounts(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits,
+                       struct plan *plan);
 
 int spec_check_devices(const container_config *c, struct err *err);
-int spec_build_devices(const struct spec_input *in, struct pool *p, struct spec *s, struct err *err);
+int spec_build_devices(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits,
+                       struct spec *s, struct err *err);
 
 int spec_check_process(const container_config *c, const struct spec_node *node, struct err *err);
 /* argv NULL: from request and image. */
-int spec_build_process(const struct spec_input *in, struct pool *p, char *const *argv, bool tty, struct plan_process *ret,
-                       struct err *err);
+int spec_build_process(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits,
+                       char *const *argv, bool tty, struct plan_process *ret, struct err *err);
 int spec_seccomp(const container_config *c, const struct spec_node *node, enum spec_seccomp *ret, const char **ret_path,
                  struct err *err);
 /* *ret: NULL for none; borrowed from c or static. */
 int spec_apparmor(const container_config *c, const struct spec_node *node, const char **ret, struct err *err);
+
+/* spec_cdi.c. *ret: NULL when the request names no device; free with cdi_edits_free(). */
+int spec_cdi(const container_config *c, const struct spec_node *node, struct cdi_edits **ret,
+             struct err *err);
+int spec_check_cdi(const container_config *c, const struct spec_node *node, struct err *err);
+struct plan_mount spec_cdi_mount(struct pool *p, const struct cdi_mount *m);
 
 #endif

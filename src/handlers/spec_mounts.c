@@ -222,7 +222,7 @@ static void sort(struct plan_mount *v, size_t n)
     }
 }
 
-static void add_defaults(struct table *t, bool privileged, bool host_ipc)
+static void add_defaults(struct table *t, bool privileged, bool host_ipc, bool host_sys)
 {
     const unsigned strict = PLAN_NOSUID | PLAN_NOEXEC | PLAN_NODEV, ro = privileged ? 0 : PLAN_RDONLY;
     const struct plan_mount mounts[] = {
@@ -240,8 +240,12 @@ static void add_defaults(struct table *t, bool privileged, bool host_ipc)
     const struct plan_mount host_shm = { .kind = PLAN_MOUNT_BIND, .flags = strict, .source = "/dev/shm",
                                          .target = "/dev/shm" };
 
+    /* sysfs belongs to the network namespace: who has no rights over that one cannot mount it */
+    const struct plan_mount sys = { .kind = PLAN_MOUNT_BIND, .flags = strict | ro | PLAN_RECURSIVE, .source = "/sys",
+                                    .target = "/sys" };
+
     for (size_t i = 0; i < ARRAY_LEN(mounts); i++)
-        add(t, &mounts[i]);
+        add(t, host_sys && strcmp(mounts[i].target, "/sys") == 0 ? &sys : &mounts[i]);
     add(t, host_ipc ? &host_shm : &shm);
 }
 
@@ -290,20 +294,21 @@ static struct plan_mount asked_mount(const struct spec_input *in, const mount_co
     return pm;
 }
 
-void spec_build_mounts(const struct spec_input *in, struct pool *p, struct plan *plan)
+void spec_build_mounts(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits,
+                       struct plan *plan)
 {
     const container_config *c = in->config;
-    size_t n_volumes = in->image ? in->image->n_volumes : 0;
+    size_t n_volumes = in->image ? in->image->n_volumes : 0, n_edits = edits ? edits->n_mounts : 0;
     const Runtime__V1__NamespaceOption *ns = spec_ns(c), *pod = spec_sandbox_ns(in->sandbox);
     struct table t = { .n_asked = c->n_mounts };
     bool host_ipc = (ns && ns->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE) ||
                     (pod && pod->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE);
 
-    t.v = pool_alloc(p, (16 + n_volumes + c->n_mounts) * sizeof *t.v);
+    t.v = pool_alloc(p, (16 + n_volumes + c->n_mounts + n_edits) * sizeof *t.v);
     t.asked = pool_alloc(p, (c->n_mounts + 1) * sizeof *t.asked);
     for (size_t i = 0; i < c->n_mounts; i++)
         t.asked[i] = spec_path_clean(p, c->mounts[i]->container_path);
-    add_defaults(&t, spec_is_privileged(c), host_ipc);
+    add_defaults(&t, spec_is_privileged(c), host_ipc, !plan->host_userns && plan->host_net);
     add_pod_files(&t, in, p);
     for (size_t i = 0; i < n_volumes; i++) {
         const char *path = spec_path_clean(p, in->image->volumes[i]);
@@ -311,13 +316,14 @@ void spec_build_mounts(const struct spec_input *in, struct pool *p, struct plan 
         if (path[1])
             add(&t, &(struct plan_mount){ .kind = PLAN_MOUNT_SELF, .source = path, .target = path });
     }
-    for (size_t i = 0; i < c->n_mounts; i++) {
-        t.v[t.n] = asked_mount(in, c->mounts[i], t.asked[i]);
-        /* what comes from the host has to get through the root as well */
-        if (t.v[t.n].propagation > plan->rootfs_propagation)
-            plan->rootfs_propagation = t.v[t.n].propagation;
-        t.n++;
-    }
+    for (size_t i = 0; i < c->n_mounts; i++)
+        t.v[t.n++] = asked_mount(in, c->mounts[i], t.asked[i]);
+    for (size_t i = 0; i < n_edits; i++)
+        t.v[t.n++] = spec_cdi_mount(p, &edits->mounts[i]);
+    /* what comes from the host has to get through the root as well */
+    for (size_t i = 0; i < t.n; i++)
+        if (t.v[i].propagation > plan->rootfs_propagation)
+            plan->rootfs_propagation = t.v[i].propagation;
     sort(t.v, t.n);
     plan->mounts = t.v;
     plan->n_mounts = t.n;

@@ -205,13 +205,13 @@ static void env_put(struct env *e, char *pair)
         e->v[e->n++] = pair;
 }
 
-static char *const *build_env(const struct spec_input *in, struct pool *p, bool tty)
+static char *const *build_env(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits, bool tty)
 {
     const container_config *c = in->config;
-    size_t n_image = in->image ? in->image->n_env : 0;
+    size_t n_image = in->image ? in->image->n_env : 0, n_edits = edits ? edits->n_env : 0;
     struct env e = { .p = p };
 
-    e.v = pool_alloc(p, (n_image + c->n_envs + 5) * sizeof *e.v);
+    e.v = pool_alloc(p, (n_image + c->n_envs + n_edits + 5) * sizeof *e.v);
     env_put(&e, pool_strdup(p, default_path));
     env_put(&e, pool_printf(p, "HOSTNAME=%s", in->hostname));
     for (size_t i = 0; i < n_image; i++)
@@ -222,6 +222,8 @@ static char *const *build_env(const struct spec_input *in, struct pool *p, bool 
 
         env_put(&e, pool_printf(p, "%s=%.*s", k->key, (int)k->value.len, k->value.len ? (char *)k->value.data : ""));
     }
+    for (size_t i = 0; i < n_edits; i++)
+        env_put(&e, edits->env[i]);
     if (tty && !find(&e, "TERM", 4))
         env_put(&e, pool_strdup(p, "TERM=xterm"));
     if (!find(&e, "HOME", 4))
@@ -254,6 +256,24 @@ static int build_caps(const container_config *c, const struct spec_node *node, s
     return 0;
 }
 
+/* The user's groups, and those that a device comes with. */
+static void build_groups(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits,
+                         struct plan_process *ret)
+{
+    size_t n = in->user->n_groups, more = edits ? edits->n_gids : 0;
+    gid_t *v;
+
+    ret->groups = in->user->groups;
+    ret->n_groups = n;
+    if (!more)
+        return;
+    v = pool_alloc(p, (n + more) * sizeof *v);
+    memcpy(v, in->user->groups, n * sizeof *v);
+    memcpy(v + n, edits->gids, more * sizeof *v);
+    ret->groups = v;
+    ret->n_groups = n + more;
+}
+
 static const char *build_cwd(const struct spec_input *in, struct pool *p)
 {
     const char *image = in->image ? in->image->working_dir : "";
@@ -261,8 +281,8 @@ static const char *build_cwd(const struct spec_input *in, struct pool *p)
     return spec_path_clean(p, in->config->working_dir[0] ? in->config->working_dir : image);
 }
 
-int spec_build_process(const struct spec_input *in, struct pool *p, char *const *argv, bool tty,
-                       struct plan_process *ret, struct err *err)
+int spec_build_process(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits,
+                       char *const *argv, bool tty, struct plan_process *ret, struct err *err)
 {
     const container_config *c = in->config;
     const Runtime__V1__LinuxContainerResources *res = in->resources;
@@ -278,12 +298,11 @@ int spec_build_process(const struct spec_input *in, struct pool *p, char *const 
         return r;
     if (!res && c->linux)
         res = c->linux->resources;
-    pp.envp = build_env(in, p, tty);
+    pp.envp = build_env(in, p, edits, tty);
     pp.cwd = build_cwd(in, p);
     pp.uid = in->user->uid;
     pp.gid = in->user->gid;
-    pp.groups = in->user->groups;
-    pp.n_groups = in->user->n_groups;
+    build_groups(in, p, edits, &pp);
     pp.no_new_privs = spec_sec(c) && spec_sec(c)->no_new_privs;
     pp.tty = tty;
     /* always: without it a container would keep what protects its supervisor */

@@ -265,7 +265,6 @@ static void test_sandbox(void)
 
 static void test_container(void)
 {
-    Runtime__V1__CDIDevice cdi = RUNTIME__V1__CDIDEVICE__INIT, *cdip = &cdi;
     char *cap;
 
     reset();
@@ -296,11 +295,6 @@ static void test_container(void)
     ok(check()[0], "the directory itself: %s", e.text);
     t.c.log_path = z("ctr/0.log");
     is_str(check(), "", "a log inside");
-    reset();
-    t.c.cdi_devices = &cdip;
-    t.c.n_cdi_devices = 1;
-    cdi.name = z("acme.com/gpu=0");
-    is_str(check(), "CDI device 'acme.com/gpu=0': CDI_devices are not supported", "CDI is refused by name");
     reset();
     t.c.stop_signal = 66;
     is_str(check(), "unknown stop_signal 66", "a signal that is none");
@@ -905,6 +899,53 @@ static void test_limits(void)
     ok(spec_cgroup_parent("a//b/", "/cricket", &node, &parent, &e) == 0 && strcmp(parent, "/a/b") == 0, "a relative one");
 }
 
+static void put(const char *name, const char *text);
+
+static void test_cdi(void)
+{
+    Runtime__V1__CDIDevice cdi = RUNTIME__V1__CDIDEVICE__INIT, *cdip = &cdi;
+    const char *dirs[] = { dir, NULL };
+    char *cmd = z("x");
+    struct spec_exec *x = NULL;
+    struct spec *s;
+
+    reset();
+    node.cdi_dirs = dirs;
+    t.c.command = &cmd;
+    t.c.n_command = 1;
+    t.c.cdi_devices = &cdip;
+    t.c.n_cdi_devices = 1;
+    cdi.name = z("acme.com/gpu=nope");
+    put("acme.json", "{\"cdiVersion\":\"0.6.0\",\"kind\":\"acme.com/gpu\",\"devices\":["
+        "{\"name\":\"0\",\"containerEdits\":{\"env\":[\"GPU=0\"],\"deviceNodes\":[{\"path\":\"/dev/gpu0\",\"hostPath\":\"/dev/null\","
+        "\"permissions\":\"rw\"}],\"mounts\":[{\"hostPath\":\"/etc\",\"containerPath\":\"/gpu\",\"options\":[\"ro\",\"nosuid\",\"bind\"]}]}},"
+        "{\"name\":\"hook\",\"containerEdits\":{\"hooks\":[{\"hookName\":\"createContainer\",\"path\":\"/bin/true\"}]}},"
+        "{\"name\":\"proc\",\"containerEdits\":{\"mounts\":[{\"hostPath\":\"/etc\",\"containerPath\":\"/proc/sys\"}]}},"
+        "{\"name\":\"odd\",\"containerEdits\":{\"mounts\":[{\"hostPath\":\"/etc\",\"containerPath\":\"/gpu\",\"options\":[\"odd\"]}]}}]}");
+    ok(check()[0] && e.grpc == GRPC_INVALID_ARGUMENT, "no such CDI device: %s", e.text);
+    cdi.name = z("acme.com/gpu=hook");
+    ok(strstr(check(), "hooks are not supported") != NULL, "a hook is refused by name: %s", e.text);
+    cdi.name = z("acme.com/gpu=proc");
+    ok(check()[0], "a mount over /proc: %s", e.text);
+    cdi.name = z("acme.com/gpu=odd");
+    ok(check()[0], "an unknown option: %s", e.text);
+    cdi.name = z("acme.com/gpu=0");
+    is_str(check(), "", "a device");
+    s = build();
+    ok(s && s->plan.n_devices == 7 && strcmp(s->plan.devices[6].path, "/dev/gpu0") == 0 &&
+       s->plan.devices[6].major == 1 && s->plan.devices[6].minor == 3 && s->plan.devices[6].uid == 1000, "its node");
+    ok(s && s->n_device_rules == 12 && strcmp(s->device_rules[11].access, "rw") == 0, "its rule");
+    ok(s && strstr(joined(s->plan.process.envp), " GPU=0"), "its variable");
+    is_int(s ? mount_at(s, "/gpu")->flags : 0, PLAN_RDONLY | PLAN_NOSUID, "its mount");
+    spec_free(s);
+    ok(spec_build_exec(&t.in, &cmd, 1, false, false, &x, &e) == 0 && strstr(joined(x->process.envp), " GPU=0"),
+       "an exec has the variable too");
+    spec_exec_free(x);
+    auto_free char *path = mem_printf("%s/acme.json", dir);
+    unlink(path);
+    ok(spec_build(&t.in, &s, &e) < 0, "gone at the start: %s", e.text);
+}
+
 static void test_json(void)
 {
     char *cmd = z("x");
@@ -951,6 +992,7 @@ int main(void)
     test_user();
     test_signal();
     test_limits();
+    test_cdi();
     test_json();
     snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
     if (system(cmd))

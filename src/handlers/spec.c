@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Puts a launch plan together from a request that has passed spec_check_container(), the image's defaults and the sandbox.
- * Strings are borrowed from the request where they can be, and made in the spec's own pool where not. */
+/* Puts a launch plan together from a request that has passed spec_check_container(), the image's
+ * defaults and the sandbox. Strings are borrowed from the request where they can be, and made in
+ * the spec's own pool where not. */
 #include "handlers/spec.h"
 
 #include "handlers/spec_impl.h"
@@ -24,14 +25,15 @@ static int pids_limit(const container_config *c, int64_t *ret, struct err *err)
         errno = 0;
         n = strtoll(v, &end, 10);
         if (!v[0] || *end || errno || n < -1)
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "annotation cgroup.pids.max: '%.64s' is not -1 or a number", v);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "annotation cgroup.pids.max: '%.64s' is not -1 or a number", v);
         *ret = n;
     }
     return 0;
 }
 
-int spec_limits(const Runtime__V1__LinuxContainerResources *r, const container_config *c, struct cgroup_limits *ret,
-                struct err *err)
+int spec_limits(const Runtime__V1__LinuxContainerResources *r, const container_config *c,
+                struct cgroup_limits *ret, struct err *err)
 {
     struct cgroup_limits l = { .pids = 0 };
     struct cgroup_hugepage *huge;
@@ -52,7 +54,8 @@ int spec_limits(const Runtime__V1__LinuxContainerResources *r, const container_c
         l.cpuset_mems = r->cpuset_mems;
         huge = mem_array(r->n_hugepage_limits, sizeof *huge);
         for (size_t i = 0; i < r->n_hugepage_limits; i++)
-            huge[i] = (struct cgroup_hugepage){ r->hugepage_limits[i]->page_size, r->hugepage_limits[i]->limit };
+            huge[i] = (struct cgroup_hugepage){ r->hugepage_limits[i]->page_size,
+                                                r->hugepage_limits[i]->limit };
         unified = mem_array(r->n_unified, sizeof *unified);
         for (size_t i = 0; i < r->n_unified; i++)
             unified[i] = (struct plan_pair){ r->unified[i]->key, r->unified[i]->value };
@@ -87,7 +90,8 @@ static enum plan_pidns pid_namespace(const Runtime__V1__NamespaceOption *ns,
 
 static void namespaces(const struct spec_input *in, struct plan *plan)
 {
-    const Runtime__V1__NamespaceOption *ns = spec_ns(in->config), *pod = spec_sandbox_ns(in->sandbox);
+    const Runtime__V1__NamespaceOption *ns = spec_ns(in->config),
+                                       *pod = spec_sandbox_ns(in->sandbox);
     const Runtime__V1__UserNamespace *u = pod ? pod->userns_options : NULL;
 
     plan->pidns = pid_namespace(ns, pod);
@@ -120,7 +124,10 @@ static int build(const struct spec_input *in, struct spec *s, struct err *err)
         plan->n_readonly = sec->n_readonly_paths;
     }
     namespaces(in, plan);
-    r = spec_limits(in->resources ? in->resources : c->linux ? c->linux->resources : NULL, c, &s->limits, err);
+    r = spec_limits(in->resources ? in->resources :
+                    c->linux      ? c->linux->resources :
+                                    NULL,
+                    c, &s->limits, err);
     if (r == 0)
         r = spec_cdi(c, in->node, &s->cdi, err);
     if (r == 0)
@@ -164,8 +171,8 @@ struct spec *spec_free(struct spec *s)
     return NULL;
 }
 
-int spec_build_exec(const struct spec_input *in, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin,
-                    struct spec_exec **ret, struct err *err)
+int spec_build_exec(const struct spec_input *in, char *const *cmd, size_t n_cmd, bool tty,
+                    bool with_stdin, struct spec_exec **ret, struct err *err)
 {
     struct spec_exec *x;
     char **argv;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From what a client asked for (CRI.md 6 and 7) to what the kernel is to do (proc/plan.h).
  *
- *      spec_check_sandbox, spec_check_container     at RunPodSandbox, CreateContainer: everything that can be said now
- *      spec_resolve_user                            at CreateContainer, from the image; kept in the record
- *      spec_build, spec_build_exec                  at StartContainer, ExecSync, Exec
+ *      spec_check_*         at RunPodSandbox, CreateContainer: everything that can be said now
+ *      spec_resolve_user    at CreateContainer, from the image; kept in the record
+ *      spec_build*          at StartContainer, ExecSync, Exec
  *
- * A field that cannot be honoured is refused by name, never passed over; errors carry their gRPC status. Nothing here waits
- * for anything but local file systems: host paths on network file systems are not looked at before the start. */
+ * A field that cannot be honoured is refused by name, never passed over; errors carry their gRPC
+ * status. Nothing here waits for anything but local file systems: host paths on network file
+ * systems are not looked at before the start. */
 #ifndef CRICKET_SPEC_H
 #define CRICKET_SPEC_H
 
@@ -39,14 +40,19 @@ struct spec_node {
 /* Asks the kernel; the daemon's own abilities stay false. */
 void spec_node_init(struct spec_node *n);
 
-int spec_check_sandbox(const Runtime__V1__PodSandboxConfig *c, const struct spec_node *node, struct err *err);
-/* Also looks at what the mounts and devices name on the host. Image, target container and log directory are the caller's. */
-int spec_check_container(const Runtime__V1__ContainerConfig *c, const Runtime__V1__PodSandboxConfig *sandbox,
-                         const struct spec_node *node, struct err *err);
+int spec_check_sandbox(const Runtime__V1__PodSandboxConfig *c, const struct spec_node *node,
+                       struct err *err);
+/* Also looks at what the mounts and devices name on the host. Image, target container and log
+ * directory are the caller's. */
+int spec_check_container(const Runtime__V1__ContainerConfig *c,
+                         const Runtime__V1__PodSandboxConfig *sandbox, const struct spec_node *node,
+                         struct err *err);
 /* LinuxContainerResources of a create or an update: ranges and syntax. */
 int spec_check_resources(const Runtime__V1__LinuxContainerResources *r, struct err *err);
-/* "" -> dflt; relative paths begin at the root. "..", or a slice without the systemd driver: GRPC_INVALID_ARGUMENT. */
-int spec_cgroup_parent(const char *asked, const char *dflt, const struct spec_node *node, char **ret, struct err *err);
+/* "" -> dflt; relative paths begin at the root. "..", or a slice without the systemd driver:
+ * GRPC_INVALID_ARGUMENT. */
+int spec_cgroup_parent(const char *asked, const char *dflt, const struct spec_node *node,
+                       char **ret, struct err *err);
 
 /* Who runs; what ContainerStatus.user says. */
 struct spec_user {
@@ -57,10 +63,12 @@ struct spec_user {
     char *home;                      /* of passwd, "/" */
 };
 
-/* run_as_*, supplemental groups and their policy over the image's USER, passwd and group (CRI.md 7.3). layers: directories, top
- * first. image_user: "" for none. An unknown name: GRPC_INVALID_ARGUMENT. */
-int spec_resolve_user(const char *const *layers, size_t n_layers, const Runtime__V1__ContainerConfig *c,
-                      const char *image_user, struct spec_user *ret, struct err *err);
+/* run_as_*, supplemental groups and their policy over the image's USER, passwd and group
+ * (CRI.md 7.3). layers: directories, top first. image_user: "" for none. An unknown name:
+ * GRPC_INVALID_ARGUMENT. */
+int spec_resolve_user(const char *const *layers, size_t n_layers,
+                      const Runtime__V1__ContainerConfig *c, const char *image_user,
+                      struct spec_user *ret, struct err *err);
 void spec_user_deinit(struct spec_user *u);
 
 struct spec_volume {                 /* an image mounted by mounts[].image */
@@ -105,7 +113,8 @@ struct spec {
 int spec_build(const struct spec_input *in, struct spec **ret, struct err *err);
 struct spec *spec_free(struct spec *s);
 
-/* A process in a running container: as its first one, but argv, tty, stdin. The caller owns the plan_process' parts through *ret. */
+/* A process in a running container: as its first one, but argv, tty, stdin. The caller owns the
+ * plan_process' parts through *ret. */
 struct spec_exec {
     struct plan_process process;
     enum spec_seccomp seccomp;
@@ -114,23 +123,26 @@ struct spec_exec {
     struct cdi_edits *cdi;
 };
 
-int spec_build_exec(const struct spec_input *in, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin,
-                    struct spec_exec **ret, struct err *err);
+int spec_build_exec(const struct spec_input *in, char *const *cmd, size_t n_cmd, bool tty,
+                    bool with_stdin, struct spec_exec **ret, struct err *err);
 struct spec_exec *spec_exec_free(struct spec_exec *x);
 
-/* LinuxContainerResources (NULL: none) and the container's annotation "cgroup.pids.max" -> limits. The strings are r's; free with
- * spec_limits_deinit(). */
-int spec_limits(const Runtime__V1__LinuxContainerResources *r, const Runtime__V1__ContainerConfig *c,
-                struct cgroup_limits *ret, struct err *err);
+/* LinuxContainerResources (NULL: none) and the container's annotation "cgroup.pids.max" -> limits.
+ * The strings are r's; free with spec_limits_deinit(). */
+int spec_limits(const Runtime__V1__LinuxContainerResources *r,
+                const Runtime__V1__ContainerConfig *c, struct cgroup_limits *ret, struct err *err);
 void spec_limits_deinit(struct cgroup_limits *l);
 
-/* Like config.json of the OCI runtime-spec, for verbose info ("runtimeSpec"). New reference. cgroup_path, netns: "" leaves them out.
- * Environment values are shown as they are: the request's owner asks. */
+/* Like config.json of the OCI runtime-spec, for verbose info ("runtimeSpec"). New reference.
+ * cgroup_path, netns: "" leaves them out. Environment values are shown as they are: the request's
+ * owner asks. */
 json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *netns);
 
-/* The effective stop signal, for the wait4(2) side and for ContainerStatus (either may be NULL): request, image's StopSignal ("SIGTERM", "TERM", "15", "RTMIN+3"), else SIGTERM. Number of this
- * machine, or GRPC_INVALID_ARGUMENT for enum numbers above 65. An image's nonsense counts as none. */
-int spec_stop_signal(Runtime__V1__Signal asked, const char *image_signal, int *ret, Runtime__V1__Signal *ret_enum,
-                     struct err *err);
+/* The effective stop signal, for the wait4(2) side and for ContainerStatus (either may be NULL):
+ * request, image's StopSignal ("SIGTERM", "TERM", "15", "RTMIN+3"), else SIGTERM. Number of this
+ * machine, or GRPC_INVALID_ARGUMENT for enum numbers above 65. An image's nonsense counts as none.
+ */
+int spec_stop_signal(Runtime__V1__Signal asked, const char *image_signal, int *ret,
+                     Runtime__V1__Signal *ret_enum, struct err *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CDI devices (CRI.md 7.1): what their spec files want to have edited, put into the plan after what the request says. Looked
- * up at create, to refuse what cannot be done by name, and again at each start, as the files may have changed. */
+/* CDI devices (CRI.md 7.1): what their spec files want to have edited, put into the plan after what
+ * the request says. Looked up at create, to refuse what cannot be done by name, and again at each
+ * start, as the files may have changed. */
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "str.h"
@@ -11,7 +12,8 @@
 enum { CDI_DEVICES_MAX = 256 };
 
 /* Mount options of the OCI runtime-spec that our mounts know; 0 with the bits, or -1. */
-static int option_bits(const char *s, unsigned *set, unsigned *clear, enum plan_propagation *propagation)
+static int option_bits(const char *s, unsigned *set, unsigned *clear,
+                       enum plan_propagation *propagation)
 {
     static const struct {
         const char *name;
@@ -98,7 +100,8 @@ int spec_cdi(const container_config *c, const struct spec_node *node, struct cdi
     if (r < 0) {
         if (err && !err->grpc)
             err->grpc = GRPC_INVALID_ARGUMENT;
-        return err_note(err, "CDI device '%s'%s", names[0], c->n_cdi_devices > 1 ? " and others" : "");
+        return err_note(err, "CDI device '%s'%s", names[0],
+                        c->n_cdi_devices > 1 ? " and others" : "");
     }
     *ret = e;
     return 0;
@@ -116,7 +119,9 @@ int spec_check_cdi(const container_config *c, const struct spec_node *node, stru
 
 struct plan_mount spec_cdi_mount(struct pool *p, const struct cdi_mount *m)
 {
-    struct plan_mount pm = { .kind = PLAN_MOUNT_BIND, .flags = PLAN_RECURSIVE, .source = m->host_path,
+    struct plan_mount pm = { .kind = PLAN_MOUNT_BIND,
+                             .flags = PLAN_RECURSIVE,
+                             .source = m->host_path,
                              .target = spec_path_clean(p, m->container_path) };
     auto_str struct str rest = STR_INIT;     /* of a file system of its own: for that file system */
     unsigned set, clear;

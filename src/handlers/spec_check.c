@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What can be said about a request before anything is made (CRI.md 6 and 7).
  *
- * critest and kubelet expect a bad request to fail at RunPodSandbox or CreateContainer, not at the start, and a field that this
- * version cannot honour to be refused by name. Numbers of an enum that nobody knows are refused as well: as 0 they would
- * mean something. */
+ * critest and kubelet expect a bad request to fail at RunPodSandbox or CreateContainer, not at the
+ * start, and a field that this version cannot honour to be refused by name. Numbers of an enum that
+ * nobody knows are refused as well: as 0 they would mean something. */
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "proc/caps.h"
@@ -52,9 +52,11 @@ static int check_ids(const Runtime__V1__Int64Value *user, const Runtime__V1__Int
                      const int64_t *groups, size_t n, int policy, struct err *err)
 {
     if (user && (user->value < 0 || user->value > INT32_MAX))
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "run_as_user %lld is out of range", (long long)user->value);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "run_as_user %lld is out of range",
+                       (long long)user->value);
     if (group && (group->value < 0 || group->value > INT32_MAX))
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "run_as_group %lld is out of range", (long long)group->value);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "run_as_group %lld is out of range",
+                       (long long)group->value);
     for (size_t i = 0; i < n; i++)
         if (groups[i] < 0 || groups[i] > INT32_MAX)
             return err_rpc(err, GRPC_INVALID_ARGUMENT, "supplemental group %lld is out of range",
@@ -72,32 +74,39 @@ static int check_profile(const Runtime__V1__SecurityProfile *p, const char *what
     case RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__RuntimeDefault:
     case RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Unconfined:
         if (p->localhost_ref[0])
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: localhost_ref '%s' needs profile type Localhost", what,
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "%s: localhost_ref '%s' needs profile type Localhost", what,
                            p->localhost_ref);
         return 0;
     case RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost:
         if (!p->localhost_ref[0])
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: profile type Localhost needs localhost_ref", what);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "%s: profile type Localhost needs localhost_ref", what);
         return 0;
     default:
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: unknown profile type %d", what, (int)p->profile_type);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: unknown profile type %d", what,
+                       (int)p->profile_type);
     }
 }
 
 static int check_map(Runtime__V1__IDMapping *const *m, size_t n, const char *what, struct err *err)
 {
     if (n != 1)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "user namespace: one %s mapping is needed, not %zu", what, n);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "user namespace: one %s mapping is needed, not %zu", what, n);
     if (m[0]->container_id != 0)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "user namespace: the %s mapping begins at %u, not at 0", what,
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "user namespace: the %s mapping begins at %u, not at 0", what,
                        m[0]->container_id);
     if (m[0]->length == 0 || (uint64_t)m[0]->host_id + m[0]->length > UINT32_MAX)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "user namespace: %s mapping of %u ids from %u on", what,
-                       m[0]->length, m[0]->host_id);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "user namespace: %s mapping of %u ids from %u on", what, m[0]->length,
+                       m[0]->host_id);
     return 0;
 }
 
-static int check_userns(const Runtime__V1__UserNamespace *u, const struct spec_node *node, struct err *err)
+static int check_userns(const Runtime__V1__UserNamespace *u, const struct spec_node *node,
+                        struct err *err)
 {
     int r;
 
@@ -115,7 +124,8 @@ static int check_userns(const Runtime__V1__UserNamespace *u, const struct spec_n
         if (r < 0)
             return r;
         if (!node->userns)
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "user namespaces (userns_options) are not supported");
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "user namespaces (userns_options) are not supported");
         return 0;
     case MODE(CONTAINER):
     case MODE(TARGET):
@@ -136,7 +146,8 @@ static int check_pod_or_node(int mode, const char *what, struct err *err)
     return err_rpc(err, GRPC_INVALID_ARGUMENT, "unknown %s namespace mode %d", what, mode);
 }
 
-static int check_namespaces(const ns_option *o, bool sandbox, const struct spec_node *node, struct err *err)
+static int check_namespaces(const ns_option *o, bool sandbox, const struct spec_node *node,
+                            struct err *err)
 {
     int r;
 
@@ -170,22 +181,27 @@ int spec_check_resources(const Runtime__V1__LinuxContainerResources *r, struct e
     if (!r)
         return 0;
     if (r->cpu_shares < 0)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "cpu_shares %lld is negative", (long long)r->cpu_shares);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "cpu_shares %lld is negative",
+                       (long long)r->cpu_shares);
     if (r->cpu_period && (r->cpu_period < 1000 || r->cpu_period > 1000000))
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "cpu_period %lld is not between 1000 and 1000000 us",
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "cpu_period %lld is not between 1000 and 1000000 us",
                        (long long)r->cpu_period);
     if (r->cpu_quota && r->cpu_quota != -1 && r->cpu_quota < 1000)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "cpu_quota %lld is neither -1 nor at least 1000 us",
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "cpu_quota %lld is neither -1 nor at least 1000 us",
                        (long long)r->cpu_quota);
     if (r->memory_limit_in_bytes < -1 || r->memory_swap_limit_in_bytes < -1)
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "negative memory limit");
     if (r->memory_limit_in_bytes > 0 && r->memory_swap_limit_in_bytes > 0 &&
         r->memory_swap_limit_in_bytes < r->memory_limit_in_bytes)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                       "memory_swap_limit_in_bytes %lld (memory and swap) is below memory_limit_in_bytes %lld",
-                       (long long)r->memory_swap_limit_in_bytes, (long long)r->memory_limit_in_bytes);
+        return err_rpc(
+            err, GRPC_INVALID_ARGUMENT,
+            "memory_swap_limit_in_bytes %lld (memory and swap) is below memory_limit_in_bytes %lld",
+            (long long)r->memory_swap_limit_in_bytes, (long long)r->memory_limit_in_bytes);
     if (r->oom_score_adj < -1000 || r->oom_score_adj > 1000)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "oom_score_adj %lld is not between -1000 and 1000",
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "oom_score_adj %lld is not between -1000 and 1000",
                        (long long)r->oom_score_adj);
     k = check_cpuset(r->cpuset_cpus, "cpuset_cpus", err);
     if (k == 0)
@@ -206,8 +222,8 @@ int spec_check_resources(const Runtime__V1__LinuxContainerResources *r, struct e
     return k;
 }
 
-int spec_cgroup_parent(const char *asked, const char *dflt, const struct spec_node *node, char **ret,
-                       struct err *err)
+int spec_cgroup_parent(const char *asked, const char *dflt, const struct spec_node *node,
+                       char **ret, struct err *err)
 {
     struct pool p = POOL_INIT;
     size_t n = strlen(asked);
@@ -223,13 +239,16 @@ int spec_cgroup_parent(const char *asked, const char *dflt, const struct spec_no
     }
     for (const char *s = asked; *s; s++)
         if (iscntrl((unsigned char)*s))
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "cgroup_parent has a control character in it");
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "cgroup_parent has a control character in it");
     if (!node->systemd_cgroups && str_ends(asked, ".slice"))
         return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                       "cgroup_parent '%s' is a systemd slice, but the cgroup driver is cgroupfs", asked);
+                       "cgroup_parent '%s' is a systemd slice, but the cgroup driver is cgroupfs",
+                       asked);
     if (node->systemd_cgroups && !str_ends(asked, ".slice"))
         return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                       "cgroup_parent '%s' is no systemd slice, but the cgroup driver is systemd", asked);
+                       "cgroup_parent '%s' is no systemd slice, but the cgroup driver is systemd",
+                       asked);
     char *clean = mem_strdup(spec_path_clean(&p, asked));
     pool_deinit(&p);
     *ret = clean;
@@ -255,8 +274,8 @@ static int check_dns(const Runtime__V1__DNSConfig *d, struct err *err)
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         for (size_t k = 0; k < n[i]; k++)
             if (has_control(lists[i][k]))
-                return err_rpc(err, GRPC_INVALID_ARGUMENT, "dns_config: a %s has a control character in it",
-                               what[i]);
+                return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                               "dns_config: a %s has a control character in it", what[i]);
     return 0;
 }
 
@@ -267,13 +286,18 @@ static int check_ports(const sandbox_config *c, struct err *err)
         struct in6_addr a;
 
         if ((int)m->protocol < 0 || m->protocol > RUNTIME__V1__PROTOCOL__SCTP)
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "port mapping: unknown protocol %d", (int)m->protocol);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT, "port mapping: unknown protocol %d",
+                           (int)m->protocol);
         if (m->host_port < 0 || m->host_port > 65535)
             return err_rpc(err, GRPC_INVALID_ARGUMENT, "port mapping: host_port %d", m->host_port);
-        if (m->container_port < 0 || m->container_port > 65535 || (m->host_port && !m->container_port))
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "port mapping: container_port %d", m->container_port);
-        if (m->host_ip[0] && inet_pton(AF_INET, m->host_ip, &a) != 1 && inet_pton(AF_INET6, m->host_ip, &a) != 1)
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "port mapping: host_ip '%.64s' is no address", m->host_ip);
+        if (m->container_port < 0 || m->container_port > 65535 ||
+            (m->host_port && !m->container_port))
+            return err_rpc(err, GRPC_INVALID_ARGUMENT, "port mapping: container_port %d",
+                           m->container_port);
+        if (m->host_ip[0] && inet_pton(AF_INET, m->host_ip, &a) != 1 &&
+            inet_pton(AF_INET6, m->host_ip, &a) != 1)
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "port mapping: host_ip '%.64s' is no address", m->host_ip);
     }
     return 0;
 }
@@ -292,23 +316,26 @@ static int check_sysctl(const char *key, const ns_option *ns, struct err *err)
             *c = *c == '/' ? '.' : *c == '.' ? '/' : *c;
     if (strstr(k, "..") || strstr(k, "/.") || strstr(key, "..") || has_control(k))
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "sysctl '%.128s' is malformed", key);
-    if (str_starts(k, "net.") || strcmp(k, "kernel.hostname") == 0 || strcmp(k, "kernel.domainname") == 0) {
+    if (str_starts(k, "net.") || strcmp(k, "kernel.hostname") == 0 ||
+        strcmp(k, "kernel.domainname") == 0) {
         if (host_net)
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "sysctl '%s' is not allowed with the host's network", key);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "sysctl '%s' is not allowed with the host's network", key);
         return 0;
     }
     bool is_ipc = strcmp(k, "kernel.sem") == 0;
     for (size_t i = 0; i < ARRAY_LEN(ipc); i++)
         is_ipc |= str_starts(k, ipc[i]);
     if (is_ipc && host_ipc)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "sysctl '%s' is not allowed with the host's ipc namespace", key);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "sysctl '%s' is not allowed with the host's ipc namespace", key);
     if (is_ipc)
         return 0;
     return err_rpc(err, GRPC_INVALID_ARGUMENT, "sysctl '%.128s' is not a namespaced one", key);
 }
 
-static int check_sandbox_linux(const Runtime__V1__LinuxPodSandboxConfig *l, const struct spec_node *node,
-                               struct err *err)
+static int check_sandbox_linux(const Runtime__V1__LinuxPodSandboxConfig *l,
+                               const struct spec_node *node, struct err *err)
 {
     const Runtime__V1__LinuxSandboxSecurityContext *sec = l->security_context;
     auto_free char *parent = NULL;
@@ -326,8 +353,8 @@ static int check_sandbox_linux(const Runtime__V1__LinuxPodSandboxConfig *l, cons
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "run_as_group without run_as_user");
     r = check_namespaces(sec->namespace_options, true, node, err);
     if (r == 0)
-        r = check_ids(sec->run_as_user, sec->run_as_group, sec->supplemental_groups, sec->n_supplemental_groups,
-                      sec->supplemental_groups_policy, err);
+        r = check_ids(sec->run_as_user, sec->run_as_group, sec->supplemental_groups,
+                      sec->n_supplemental_groups, sec->supplemental_groups_policy, err);
     if (r == 0)
         r = check_profile(sec->seccomp, "seccomp", err);
     return r < 0 ? r : check_profile(sec->apparmor, "apparmor", err);
@@ -344,10 +371,12 @@ int spec_check_sandbox(const sandbox_config *c, const struct spec_node *node, st
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "sandbox metadata needs %s",
                        !m || !m->name[0] ? "a name" : !m->uid[0] ? "a uid" : "a namespace");
     if (strlen(c->hostname) > HOST_NAME_LEN_MAX || has_control(c->hostname))
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "hostname '%.80s' is longer than %d bytes or malformed",
-                       c->hostname, HOST_NAME_LEN_MAX);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "hostname '%.80s' is longer than %d bytes or malformed", c->hostname,
+                       HOST_NAME_LEN_MAX);
     if (c->log_directory[0] && c->log_directory[0] != '/')
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "log_directory '%s' is not an absolute path", c->log_directory);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "log_directory '%s' is not an absolute path",
+                       c->log_directory);
     if (c->windows && c->windows->security_context) {
         if (c->windows->security_context->host_process)
             return err_rpc(err, GRPC_INVALID_ARGUMENT, "windows host_process is not supported");
@@ -370,10 +399,11 @@ static int check_envs(const container_config *c, struct err *err)
         const Runtime__V1__KeyValue *e = c->envs[i];
 
         if (!e->key[0] || strchr(e->key, '=') || strlen(e->key) > ENV_KEY_MAX)
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "environment variable name '%.64s' is malformed", e->key);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "environment variable name '%.64s' is malformed", e->key);
         if (e->value.len && memchr(e->value.data, 0, e->value.len))
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "the value of environment variable '%.64s' has a NUL byte",
-                           e->key);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "the value of environment variable '%.64s' has a NUL byte", e->key);
     }
     return 0;
 }
@@ -395,7 +425,8 @@ static int check_log_path(const char *path, struct err *err)
         else if (n && !(n == 1 && s[0] == '.'))
             depth++;
         if (depth < 0)
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "log_path '%s' leads out of the log directory", path);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "log_path '%s' leads out of the log directory", path);
         s += n;
     }
     if (path[0] && depth == 0)
@@ -403,7 +434,8 @@ static int check_log_path(const char *path, struct err *err)
     return 0;
 }
 
-static bool same_maps(Runtime__V1__IDMapping *const *a, size_t n_a, Runtime__V1__IDMapping *const *b, size_t n_b)
+static bool same_maps(Runtime__V1__IDMapping *const *a, size_t n_a,
+                      Runtime__V1__IDMapping *const *b, size_t n_b)
 {
     if (n_a != n_b)
         return false;
@@ -416,14 +448,16 @@ static bool same_maps(Runtime__V1__IDMapping *const *a, size_t n_a, Runtime__V1_
 
 static int check_same_userns(const ns_option *c, const ns_option *s, struct err *err)
 {
-    const Runtime__V1__UserNamespace *a = c ? c->userns_options : NULL, *b = s ? s->userns_options : NULL;
+    const Runtime__V1__UserNamespace *a = c ? c->userns_options : NULL,
+                                     *b = s ? s->userns_options : NULL;
     bool in_a = a && a->mode == MODE(POD), in_b = b && b->mode == MODE(POD);
 
     if (!in_a && !in_b)
         return 0;
     if (in_a != in_b || !same_maps(a->uids, a->n_uids, b->uids, b->n_uids) ||
         !same_maps(a->gids, a->n_gids, b->gids, b->n_gids))
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "user namespace options differ from those of the sandbox");
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "user namespace options differ from those of the sandbox");
     return 0;
 }
 
@@ -431,7 +465,8 @@ static int check_paths(char *const *paths, size_t n, const char *what, struct er
 {
     for (size_t i = 0; i < n; i++)
         if (paths[i][0] != '/')
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s '%s' is not an absolute path", what, paths[i]);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s '%s' is not an absolute path", what,
+                           paths[i]);
     return 0;
 }
 
@@ -442,9 +477,9 @@ static int check_caps(const container_sec *sec, struct err *err)
 
     if (!k)
         return 0;
-    return caps_apply(caps_default(), k->add_capabilities, k->n_add_capabilities, k->drop_capabilities,
-                      k->n_drop_capabilities, k->add_ambient_capabilities, k->n_add_ambient_capabilities, &bounding,
-                      &ambient, err);
+    return caps_apply(caps_default(), k->add_capabilities, k->n_add_capabilities,
+                      k->drop_capabilities, k->n_drop_capabilities, k->add_ambient_capabilities,
+                      k->n_add_ambient_capabilities, &bounding, &ambient, err);
 }
 
 static int check_security(const container_config *c, const Runtime__V1__PodSandboxConfig *sandbox,
@@ -457,9 +492,10 @@ static int check_security(const container_config *c, const Runtime__V1__PodSandb
                              sandbox->linux->security_context->privileged))
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "no privileged container allowed in sandbox");
     if (sec->run_as_group && !sec->run_as_user && !sec->run_as_username[0])
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "run_as_group without run_as_user or run_as_username");
-    r = check_ids(sec->run_as_user, sec->run_as_group, sec->supplemental_groups, sec->n_supplemental_groups,
-                  sec->supplemental_groups_policy, err);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "run_as_group without run_as_user or run_as_username");
+    r = check_ids(sec->run_as_user, sec->run_as_group, sec->supplemental_groups,
+                  sec->n_supplemental_groups, sec->supplemental_groups_policy, err);
     if (r == 0)
         r = check_caps(sec, err);
     if (r == 0)
@@ -477,8 +513,10 @@ static int check_security(const container_config *c, const Runtime__V1__PodSandb
     if (r < 0)
         return r;
     const Runtime__V1__SELinuxOption *se = sec->selinux_options;
-    if (node->selinux && !sec->privileged && se && (se->user[0] || se->role[0] || se->type[0] || se->level[0]))
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "selinux_options are not supported on a node with SELinux");
+    if (node->selinux && !sec->privileged && se &&
+        (se->user[0] || se->role[0] || se->type[0] || se->level[0]))
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "selinux_options are not supported on a node with SELinux");
     return 0;
 }
 
@@ -494,7 +532,8 @@ int spec_check_container(const container_config *c, const Runtime__V1__PodSandbo
     if (!c->image || !c->image->image[0])
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "container config names no image");
     if (c->working_dir[0] && c->working_dir[0] != '/')
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "working_dir '%s' is not an absolute path", c->working_dir);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "working_dir '%s' is not an absolute path",
+                       c->working_dir);
     if (c->windows && c->windows->security_context) {
         if (c->windows->security_context->host_process)
             return err_rpc(err, GRPC_INVALID_ARGUMENT, "windows host_process is not supported");

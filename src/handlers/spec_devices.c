@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Device nodes of a container and the rules of its device cgroup: the OCI defaults, what the request names (links followed, directories
- * with all that is below), or all of the host's for a privileged container. */
+/* Device nodes of a container and the rules of its device cgroup: the OCI defaults, what the
+ * request names (links followed, directories with all that is below), or all of the host's for a
+ * privileged container. */
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "str.h"
@@ -66,10 +67,12 @@ static int add(struct found *f, const char *path, const struct stat *st, struct 
     return 0;
 }
 
-/* All devices below a directory of the host; links in it are left out, as are file systems of their own. */
-static int add_dir(struct found *f, int dir, const char *target, int depth, bool top, struct err *err)
+/* All devices below a directory of the host; links in it are left out. */
+static int add_dir(struct found *f, int dir, const char *target, int depth, bool top,
+                   struct err *err)
 {
-    static const char *const skip[] = { "pts", "ptmx", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev" };
+    static const char *const skip[] = { "pts",     "ptmx", "shm",         "fd",   "mqueue",
+                                        "console", ".lxc", ".lxd-mounts", ".udev" };
     int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
     struct dirent *e;
@@ -107,11 +110,12 @@ static int check_one(const Runtime__V1__Device *d, int *ret_fd, struct stat *st,
     int r;
 
     if (d->host_path[0] != '/' || d->container_path[0] != '/')
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "device '%s' -> '%s': not absolute paths", d->host_path,
-                       d->container_path);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "device '%s' -> '%s': not absolute paths",
+                       d->host_path, d->container_path);
     if (strlen(d->permissions) > 3 || d->permissions[strspn(d->permissions, "rwm")])
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "device '%s': permissions '%.16s' are not of \"rwm\"",
-                       d->host_path, d->permissions);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "device '%s': permissions '%.16s' are not of \"rwm\"", d->host_path,
+                       d->permissions);
     r = spec_host_open(d->host_path, ret_fd);
     if (r != 0)
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "device '%s': %s", d->host_path,
@@ -156,7 +160,8 @@ static int add_asked(struct found *f, const container_config *c, struct err *err
 }
 
 /* As a spec file of CDI says; without an owner it is the container's user's. */
-static int add_edits(struct found *f, const struct cdi_edits *e, const struct spec_user *user, struct err *err)
+static int add_edits(struct found *f, const struct cdi_edits *e, const struct spec_user *user,
+                     struct err *err)
 {
     int r = 0;
 
@@ -198,7 +203,9 @@ static int find_all(struct found *f, const struct spec_input *in, bool privilege
     f->n_rules = ARRAY_LEN(rules);
     f->v = mem_array(ARRAY_LEN(nodes), sizeof *f->v);
     for (size_t i = 0; i < ARRAY_LEN(nodes); i++)
-        f->v[f->n++] = (struct plan_device){ .path = nodes[i].path, .mode = S_IFCHR | 0666, .major = nodes[i].major,
+        f->v[f->n++] = (struct plan_device){ .path = nodes[i].path,
+                                             .mode = S_IFCHR | 0666,
+                                             .major = nodes[i].major,
                                              .minor = nodes[i].minor };
     if (privileged) {
         auto_fd int dev = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -217,10 +224,12 @@ int spec_build_devices(const struct spec_input *in, struct pool *p, const struct
     if (r == 0)
         r = add_edits(&f, edits, in->user, err);
     if (r == 0 && !s->privileged) {
-        s->device_rules = memcpy(pool_alloc(p, f.n_rules * sizeof *f.rules), f.rules, f.n_rules * sizeof *f.rules);
+        s->device_rules = memcpy(pool_alloc(p, f.n_rules * sizeof *f.rules), f.rules,
+                                 f.n_rules * sizeof *f.rules);
         s->n_device_rules = f.n_rules;
     }
-    /* with a /dev of its own the request says what is in there; making nodes would make them on the host */
+    /* with a /dev of its own the request says what is in there; making nodes would make them on the
+     * host */
     if (r == 0 && !has_own_dev(in->config, p)) {
         s->plan.devices = memcpy(pool_alloc(p, f.n * sizeof *f.v), f.v, f.n * sizeof *f.v);
         s->plan.n_devices = f.n;

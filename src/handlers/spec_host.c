@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A look at the host's paths, at create, without waiting for anybody.
  *
- * kubelet hands over volumes on NFS and the like, and a stat() on one whose server is gone hangs for minutes: on the
- * daemon's only thread. So a path is first looked up in the kernel's own cache (openat2 RESOLVE_CACHED); only where that
- * is not enough and the mount that the path is on is a local one, the disk is asked. What is left is for the launcher,
- * which may wait. */
+ * kubelet hands over volumes on NFS and the like, and a stat() on one whose server is gone hangs
+ * for minutes: on the daemon's only thread. So a path is first looked up in the kernel's own cache
+ * (openat2 RESOLVE_CACHED); only where that is not enough and the mount that the path is on is a
+ * local one, the disk is asked. What is left is for the launcher, which may wait. */
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "str.h"
@@ -63,8 +63,8 @@ static void unescape(char *s)
     char *out = s;
 
     for (; *s; s++) {
-        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' &&
-            s[3] <= '7') {
+        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
+            s[3] >= '0' && s[3] <= '7') {
             *out++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
             s += 3;
         } else {
@@ -99,8 +99,9 @@ static bool parse_line(char *line, struct mount_line *m)
 
 static bool is_remote(const char *type)
 {
-    static const char *const types[] = { "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "lustre", "gpfs",
-                                         "gfs2", "ocfs2", "glusterfs", "beegfs", "autofs", "ncpfs", "coda" };
+    static const char *const types[] = { "nfs",    "nfs4",   "cifs",  "smb3", "ceph",  "9p",
+                                         "afs",    "lustre", "gpfs",  "gfs2", "ocfs2", "glusterfs",
+                                         "beegfs", "autofs", "ncpfs", "coda" };
 
     for (size_t i = 0; i < ARRAY_LEN(types); i++)
         if (strcmp(type, types[i]) == 0)
@@ -108,7 +109,8 @@ static bool is_remote(const char *type)
     return str_starts(type, "fuse");
 }
 
-/* Is the deepest mount above the (textual) path one of a server? Also when that cannot be found out. */
+/* Is the deepest mount above the (textual) path one of a server? Also when that cannot be found
+ * out. */
 static bool on_remote(const char *path)
 {
     FILE *f = fopen("/proc/self/mountinfo", "re");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the spec_*.c files share; for nobody else. Check functions come first (at create), build functions fill parts
- * of the plan from a request that has passed them. */
+/* What the spec_*.c files share; for nobody else. Check functions come first (at create), build
+ * functions fill parts of the plan from a request that has passed them. */
 #ifndef CRICKET_SPEC_IMPL_H
 #define CRICKET_SPEC_IMPL_H
 
@@ -26,9 +26,11 @@ static inline const Runtime__V1__NamespaceOption *spec_ns(const container_config
     return spec_sec(c) ? spec_sec(c)->namespace_options : NULL;
 }
 
-static inline const Runtime__V1__NamespaceOption *spec_sandbox_ns(const Runtime__V1__PodSandboxConfig *s)
+static inline const Runtime__V1__NamespaceOption *
+spec_sandbox_ns(const Runtime__V1__PodSandboxConfig *s)
 {
-    return s->linux && s->linux->security_context ? s->linux->security_context->namespace_options : NULL;
+    return s->linux && s->linux->security_context ? s->linux->security_context->namespace_options :
+                                                    NULL;
 }
 
 /* Absolute, without ".", "..", double or trailing slashes (".." at the root is the root). */
@@ -36,8 +38,8 @@ char *spec_path_clean(struct pool *p, const char *path);
 /* Is path (clean) at or below top (clean)? */
 bool spec_path_below(const char *path, const char *top);
 
-/* spec_host.c: a look at the host that does not wait for servers. 0 with *ret_fd (O_PATH), 1: on a network file system and not in the
- * kernel's cache, so not looked at; or -errno. */
+/* spec_host.c: a look at the host that does not wait for servers. 0 with *ret_fd (O_PATH), 1: on a
+ * network file system and not in the kernel's cache, so not looked at; or -errno. */
 int spec_host_open(const char *path, int *ret_fd);
 /* "shared:1 master:2" of the mount that fd is on, and its mount point. Caller frees both. */
 int spec_host_mount(int fd, char **ret_propagation, char **ret_point);
@@ -55,10 +57,11 @@ int spec_check_process(const container_config *c, const struct spec_node *node, 
 /* argv NULL: from request and image. */
 int spec_build_process(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits,
                        char *const *argv, bool tty, struct plan_process *ret, struct err *err);
-int spec_seccomp(const container_config *c, const struct spec_node *node, enum spec_seccomp *ret, const char **ret_path,
-                 struct err *err);
+int spec_seccomp(const container_config *c, const struct spec_node *node, enum spec_seccomp *ret,
+                 const char **ret_path, struct err *err);
 /* *ret: NULL for none; borrowed from c or static. */
-int spec_apparmor(const container_config *c, const struct spec_node *node, const char **ret, struct err *err);
+int spec_apparmor(const container_config *c, const struct spec_node *node, const char **ret,
+                  struct err *err);
 
 /* spec_cdi.c. *ret: NULL when the request names no device; free with cdi_edits_free(). */
 int spec_cdi(const container_config *c, const struct spec_node *node, struct cdi_edits **ret,

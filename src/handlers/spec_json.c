@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A launch plan as the OCI runtime-spec would write it, for people: `crictl inspect` shows it as runtimeSpec. */
+/* A launch plan as the OCI runtime-spec would write it, for people: `crictl inspect` shows it as
+ * runtimeSpec. */
 #include "handlers/spec.h"
 #include "mem.h"
 #include "proc/caps.h"
@@ -68,9 +69,9 @@ static json_t *process(const struct spec *s)
 
         for (size_t i = 0; i < p->n_rlimits; i++)
             if (p->rlimits[i].resource == RLIMIT_NOFILE)
-                json_array_append_new(limits, json_pack("{s:s, s:I, s:I}", "type", "RLIMIT_NOFILE", "soft",
-                                                        (json_int_t)p->rlimits[i].soft, "hard",
-                                                        (json_int_t)p->rlimits[i].hard));
+                json_array_append_new(limits, json_pack("{s:s, s:I, s:I}", "type", "RLIMIT_NOFILE",
+                                                        "soft", (json_int_t)p->rlimits[i].soft,
+                                                        "hard", (json_int_t)p->rlimits[i].hard));
         json_object_set_new(o, "rlimits", limits);
     }
     return o;
@@ -110,7 +111,9 @@ static json_t *mounts(const struct plan *p)
 
     for (size_t i = 0; i < p->n_mounts; i++) {
         const struct plan_mount *m = &p->mounts[i];
-        const char *type = m->kind == PLAN_MOUNT_OVERLAY ? "overlay" : m->fstype ? m->fstype : "bind";
+        const char *type = m->kind == PLAN_MOUNT_OVERLAY ? "overlay" :
+                           m->fstype                     ? m->fstype :
+                                                           "bind";
         json_t *o = json_object();
 
         json_object_set_new(o, "destination", text(m->target));
@@ -176,7 +179,8 @@ static json_t *device_rules(const struct spec *s)
 {
     json_t *a = json_array();
 
-    json_array_append_new(a, json_pack("{s:b, s:s}", "allow", s->device_rules == NULL, "access", "rwm"));
+    json_array_append_new(a, json_pack("{s:b, s:s}", "allow", s->device_rules == NULL, "access",
+                                       "rwm"));
     for (size_t i = 0; i < s->n_device_rules; i++) {
         const struct cgroup_device_rule *r = &s->device_rules[i];
         json_t *o = json_object();
@@ -258,7 +262,8 @@ json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *net
     json_object_set_new(linux_, "devices", devices(p));
     json_object_set_new(linux_, "maskedPaths", paths(p->masked, p->n_masked));
     json_object_set_new(linux_, "readonlyPaths", paths(p->readonly, p->n_readonly));
-    json_object_set_new(linux_, "rootfsPropagation", json_string(propagation[p->rootfs_propagation]));
+    json_object_set_new(linux_, "rootfsPropagation",
+                        json_string(propagation[p->rootfs_propagation]));
     json_object_set_new(o, "linux", linux_);
     json_object_set_new(o, "annotations",
                         json_pack("{s:s}", "io.cricket.seccomp", seccomp[s->seccomp]));

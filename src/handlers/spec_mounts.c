@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The mount table of a container: the OCI defaults, the pod's files, the image's volumes, and what the request mounts (CRI.md 7.1, 7.4).
+/* The mount table of a container: the OCI defaults, the pod's files, the image's volumes, and what
+ * the request mounts (CRI.md 7.1, 7.4).
  *
- * One rule keeps them apart: what the request mounts takes the place of every default at or below that path, so a request for /dev or
- * /etc/hosts gets exactly that. Everything is then sorted by depth, stable, so that a mount is never hidden by its own parent. */
+ * One rule keeps them apart: what the request mounts takes the place of every default at or below
+ * that path, so a request for /dev or /etc/hosts gets exactly that. Everything is then sorted by
+ * depth, stable, so that a mount is never hidden by its own parent. */
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "str.h"
@@ -31,24 +33,27 @@ static int check_image(const mount_config *m, const struct spec_node *node, stru
     static const char prefix[] = "ImageVolumeMountFailed";
 
     if (!node->image_volumes)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: image volumes are not supported (mount '%s')", prefix,
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "%s: image volumes are not supported (mount '%s')", prefix,
                        m->container_path);
     if (m->host_path[0])
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: mount '%s' has both an image and host_path", prefix,
-                       m->container_path);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: mount '%s' has both an image and host_path",
+                       prefix, m->container_path);
     if (!m->readonly)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: mount '%s' is an image and has to be readonly", prefix,
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "%s: mount '%s' is an image and has to be readonly", prefix,
                        m->container_path);
     if (m->propagation != PROPAGATION(PRIVATE))
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: mount '%s' is an image and cannot be propagated", prefix,
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "%s: mount '%s' is an image and cannot be propagated", prefix,
                        m->container_path);
     if (m->image_sub_path[0] == '/')
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: image_sub_path '%s' is not relative", prefix,
-                       m->image_sub_path);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: image_sub_path '%s' is not relative",
+                       prefix, m->image_sub_path);
     for (const char *s = m->image_sub_path; *s; s += strcspn(s, "/"), s += *s == '/')
         if (strcspn(s, "/") == 2 && str_starts(s, ".."))
-            return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: image_sub_path '%s' has '..' in it", prefix,
-                           m->image_sub_path);
+            return err_rpc(err, GRPC_INVALID_ARGUMENT, "%s: image_sub_path '%s' has '..' in it",
+                           prefix, m->image_sub_path);
     return 0;
 }
 
@@ -67,10 +72,11 @@ static int check_options(const mount_config *m, const struct spec_node *node, st
             return err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': unknown mount option '%.64s'",
                            m->container_path, m->mount_options[i]);
     if ((int)m->propagation < 0 || m->propagation > PROPAGATION(BIDIRECTIONAL))
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': unknown propagation %d", m->container_path,
-                       (int)m->propagation);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': unknown propagation %d",
+                       m->container_path, (int)m->propagation);
     if ((m->n_uidmappings || m->n_gidmappings) && !node->userns)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': id mappings are not supported", m->container_path);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': id mappings are not supported",
+                       m->container_path);
     if (!m->recursive_read_only)
         return 0;
     if (!m->readonly)
@@ -78,7 +84,8 @@ static int check_options(const mount_config *m, const struct spec_node *node, st
                        m->container_path);
     if (m->propagation != PROPAGATION(PRIVATE))
         return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                       "mount '%s': recursive_read_only needs propagation PROPAGATION_PRIVATE", m->container_path);
+                       "mount '%s': recursive_read_only needs propagation PROPAGATION_PRIVATE",
+                       m->container_path);
     if (!node->rro)
         return err_rpc(err, GRPC_FAILED_PRECONDITION,
                        "RROUnsupported: mount '%s': this kernel has no recursive read-only mounts",
@@ -86,13 +93,20 @@ static int check_options(const mount_config *m, const struct spec_node *node, st
     return 0;
 }
 
-/* /proc and what the kernel generates in it must not be replaced by what the host's files say (masks and labels rest on it); but for
- * the few that lxcfs and the like provide. */
+/* /proc and what the kernel generates in it must not be replaced by what the host's files say
+ * (masks and labels rest on it); but for the few that lxcfs and the like provide. */
 static int check_proc(const char *path, int source, struct err *err)
 {
-    static const char *const fine[] = { "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat",
-                                        "/proc/swaps", "/proc/uptime", "/proc/loadavg", "/proc/slabinfo",
-                                        "/proc/net/dev", "/proc/sys/kernel/ns_last_pid",
+    static const char *const fine[] = { "/proc/cpuinfo",
+                                        "/proc/diskstats",
+                                        "/proc/meminfo",
+                                        "/proc/stat",
+                                        "/proc/swaps",
+                                        "/proc/uptime",
+                                        "/proc/loadavg",
+                                        "/proc/slabinfo",
+                                        "/proc/net/dev",
+                                        "/proc/sys/kernel/ns_last_pid",
                                         "/proc/sys/crypto/fips_enabled" };
     struct statfs fs;
 
@@ -101,7 +115,8 @@ static int check_proc(const char *path, int source, struct err *err)
     for (size_t i = 0; i < ARRAY_LEN(fine); i++)
         if (strcmp(path, fine[i]) == 0)
             return 0;
-    if (strcmp(path, "/proc") == 0 && source >= 0 && fstatfs(source, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC)
+    if (strcmp(path, "/proc") == 0 && source >= 0 && fstatfs(source, &fs) == 0 &&
+        fs.f_type == PROC_SUPER_MAGIC)
         return 0;
     return err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': nothing can be mounted there", path);
 }
@@ -116,21 +131,24 @@ static int check_propagation(const mount_config *m, int fd, struct err *err)
         return 0;
     r = spec_host_mount(fd, &tags, &point);
     if (r < 0)
-        return err_code(err, r, "mount '%s': find the mount of '%s'", m->container_path, m->host_path);
+        return err_code(err, r, "mount '%s': find the mount of '%s'", m->container_path,
+                        m->host_path);
     shared = strstr(tags, "shared:") != NULL;
     slave = strstr(tags, "master:") != NULL;
     if (m->propagation == PROPAGATION(BIDIRECTIONAL) && !shared)
         return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                       "mount '%s': path '%s' is mounted on '%s' but it is not a shared mount", m->container_path,
-                       m->host_path, point);
-    if (!shared && !slave)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                       "mount '%s': path '%s' is mounted on '%s' but it is not a shared or slave mount",
+                       "mount '%s': path '%s' is mounted on '%s' but it is not a shared mount",
                        m->container_path, m->host_path, point);
+    if (!shared && !slave)
+        return err_rpc(
+            err, GRPC_INVALID_ARGUMENT,
+            "mount '%s': path '%s' is mounted on '%s' but it is not a shared or slave mount",
+            m->container_path, m->host_path, point);
     return 0;
 }
 
-static int check_source(const mount_config *m, const char *path, const struct spec_node *node, struct err *err)
+static int check_source(const mount_config *m, const char *path, const struct spec_node *node,
+                        struct err *err)
 {
     auto_fd int fd = -1;
     int r = spec_host_open(m->host_path, &fd);
@@ -138,8 +156,8 @@ static int check_source(const mount_config *m, const char *path, const struct sp
     if (r == -ENOENT && node->create_missing_host_paths)
         return check_proc(path, -1, err);
     if (r == -ENOENT)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': host path '%s' does not exist", m->container_path,
-                       m->host_path);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': host path '%s' does not exist",
+                       m->container_path, m->host_path);
     if (r < 0)
         return err_code(err, r, "mount '%s': host path '%s'", m->container_path, m->host_path);
     if (r > 0)
@@ -160,8 +178,9 @@ int spec_check_mounts(const container_config *c, const struct spec_node *node, s
         const char *path = spec_path_clean(&p, m->container_path);
 
         if (m->container_path[0] != '/' || !path[1])
-            r = err_rpc(err, GRPC_INVALID_ARGUMENT, "mount: container_path '%s' is not an absolute path%s",
-                        m->container_path, m->container_path[0] == '/' ? " below the root" : "");
+            r = err_rpc(err, GRPC_INVALID_ARGUMENT,
+                        "mount: container_path '%s' is not an absolute path%s", m->container_path,
+                        m->container_path[0] == '/' ? " below the root" : "");
         if (r == 0)
             r = check_options(m, node, err);
         if (r == 0 && is_image(m)) {
@@ -174,8 +193,9 @@ int spec_check_mounts(const container_config *c, const struct spec_node *node, s
             r = err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': image_sub_path without an image",
                         m->container_path);
         if (r == 0 && m->host_path[0] != '/')
-            r = err_rpc(err, GRPC_INVALID_ARGUMENT, "mount '%s': host_path '%s' is not an absolute path",
-                        m->container_path, m->host_path);
+            r = err_rpc(err, GRPC_INVALID_ARGUMENT,
+                        "mount '%s': host_path '%s' is not an absolute path", m->container_path,
+                        m->host_path);
         if (r == 0)
             r = check_source(m, path, node, err);
     }
@@ -224,24 +244,53 @@ static void sort(struct plan_mount *v, size_t n)
 
 static void add_defaults(struct table *t, bool privileged, bool host_ipc, bool host_sys)
 {
-    const unsigned strict = PLAN_NOSUID | PLAN_NOEXEC | PLAN_NODEV, ro = privileged ? 0 : PLAN_RDONLY;
+    const unsigned strict = PLAN_NOSUID | PLAN_NOEXEC | PLAN_NODEV,
+                   ro = privileged ? 0 : PLAN_RDONLY;
     const struct plan_mount mounts[] = {
-        { .kind = PLAN_MOUNT_FS, .flags = strict, .source = "proc", .target = "/proc", .fstype = "proc" },
-        { .kind = PLAN_MOUNT_FS, .flags = PLAN_NOSUID | PLAN_STRICTATIME, .source = "tmpfs", .target = "/dev",
-          .fstype = "tmpfs", .data = "mode=755,size=65536k" },
-        { .kind = PLAN_MOUNT_FS, .flags = strict | ro, .source = "sysfs", .target = "/sys", .fstype = "sysfs" },
-        { .kind = PLAN_MOUNT_FS, .flags = PLAN_NOSUID | PLAN_NOEXEC, .source = "devpts", .target = "/dev/pts",
-          .fstype = "devpts", .data = "newinstance,ptmxmode=0666,mode=0620,gid=5" },
-        { .kind = PLAN_MOUNT_FS, .flags = strict, .source = "mqueue", .target = "/dev/mqueue", .fstype = "mqueue" },
-        { .kind = PLAN_MOUNT_CGROUP, .flags = strict | PLAN_RELATIME | ro, .source = "cgroup",
-          .target = "/sys/fs/cgroup", .fstype = "cgroup" },
+        { .kind = PLAN_MOUNT_FS,
+          .flags = strict,
+          .source = "proc",
+          .target = "/proc",
+          .fstype = "proc" },
+        { .kind = PLAN_MOUNT_FS,
+          .flags = PLAN_NOSUID | PLAN_STRICTATIME,
+          .source = "tmpfs",
+          .target = "/dev",
+          .fstype = "tmpfs",
+          .data = "mode=755,size=65536k" },
+        { .kind = PLAN_MOUNT_FS,
+          .flags = strict | ro,
+          .source = "sysfs",
+          .target = "/sys",
+          .fstype = "sysfs" },
+        { .kind = PLAN_MOUNT_FS,
+          .flags = PLAN_NOSUID | PLAN_NOEXEC,
+          .source = "devpts",
+          .target = "/dev/pts",
+          .fstype = "devpts",
+          .data = "newinstance,ptmxmode=0666,mode=0620,gid=5" },
+        { .kind = PLAN_MOUNT_FS,
+          .flags = strict,
+          .source = "mqueue",
+          .target = "/dev/mqueue",
+          .fstype = "mqueue" },
+        { .kind = PLAN_MOUNT_CGROUP,
+          .flags = strict | PLAN_RELATIME | ro,
+          .source = "cgroup",
+          .target = "/sys/fs/cgroup",
+          .fstype = "cgroup" },
     };
-    const struct plan_mount shm = { .kind = PLAN_MOUNT_SHM, .flags = strict, .source = "shm", .target = "/dev/shm" };
-    const struct plan_mount host_shm = { .kind = PLAN_MOUNT_BIND, .flags = strict, .source = "/dev/shm",
-                                         .target = "/dev/shm" };
+    const struct plan_mount shm = {
+        .kind = PLAN_MOUNT_SHM, .flags = strict, .source = "shm", .target = "/dev/shm"
+    };
+    const struct plan_mount host_shm = {
+        .kind = PLAN_MOUNT_BIND, .flags = strict, .source = "/dev/shm", .target = "/dev/shm"
+    };
 
     /* sysfs belongs to the network namespace: who has no rights over that one cannot mount it */
-    const struct plan_mount sys = { .kind = PLAN_MOUNT_BIND, .flags = strict | ro | PLAN_RECURSIVE, .source = "/sys",
+    const struct plan_mount sys = { .kind = PLAN_MOUNT_BIND,
+                                    .flags = strict | ro | PLAN_RECURSIVE,
+                                    .source = "/sys",
                                     .target = "/sys" };
 
     for (size_t i = 0; i < ARRAY_LEN(mounts); i++)
@@ -269,10 +318,12 @@ static const char *volume_lower(const struct spec_input *in, const mount_config 
     return "";
 }
 
-static struct plan_mount asked_mount(const struct spec_input *in, const mount_config *m, const char *target)
+static struct plan_mount asked_mount(const struct spec_input *in, const mount_config *m,
+                                     const char *target)
 {
-    struct plan_mount pm = { .kind = PLAN_MOUNT_BIND, .flags = PLAN_RECURSIVE, .source = m->host_path,
-                             .target = target };
+    struct plan_mount pm = {
+        .kind = PLAN_MOUNT_BIND, .flags = PLAN_RECURSIVE, .source = m->host_path, .target = target
+    };
 
     for (size_t i = 0; i < m->n_mount_options; i++)
         pm.flags |= (unsigned)option_flag(m->mount_options[i]);
@@ -314,7 +365,8 @@ void spec_build_mounts(const struct spec_input *in, struct pool *p, const struct
         const char *path = spec_path_clean(p, in->image->volumes[i]);
 
         if (path[1])
-            add(&t, &(struct plan_mount){ .kind = PLAN_MOUNT_SELF, .source = path, .target = path });
+            add(&t,
+                &(struct plan_mount){ .kind = PLAN_MOUNT_SELF, .source = path, .target = path });
     }
     for (size_t i = 0; i < c->n_mounts; i++)
         t.v[t.n++] = asked_mount(in, c->mounts[i], t.asked[i]);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The process of a container: argv, environment, directory, capabilities, seccomp and AppArmor (CRI.md 7.1, 7.3).
+/* The process of a container: argv, environment, directory, capabilities, seccomp and AppArmor
+ * (CRI.md 7.1, 7.3).
  *
- * The same function makes the first process and every exec'ed one, so that the second kind has what the first has: user, groups,
- * capabilities, filters, limits and environment. */
+ * The same function makes the first process and every exec'ed one, so that the second kind has what
+ * the first has: user, groups, capabilities, filters, limits and environment. */
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "proc/caps.h"
@@ -13,7 +14,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
-static const char default_path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+static const char default_path[] =
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /* Deprecated fields are still on the wire; they are read here only. */
 #pragma GCC diagnostic push
@@ -33,12 +35,14 @@ static const char *old_apparmor(const container_sec *sec)
 
 #define PROFILE(x) RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__##x
 
-static int seccomp_path(const char *ref, enum spec_seccomp *ret, const char **ret_path, struct err *err)
+static int seccomp_path(const char *ref, enum spec_seccomp *ret, const char **ret_path,
+                        struct err *err)
 {
     const char *path = str_starts(ref, "localhost/") ? ref + strlen("localhost/") : ref;
 
     if (path[0] != '/')
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "seccomp profile '%s' is not an absolute path", ref);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "seccomp profile '%s' is not an absolute path",
+                       ref);
     *ret = SPEC_SECCOMP_FILE;
     *ret_path = path;
     return 0;
@@ -68,7 +72,8 @@ int spec_seccomp(const container_config *c, const struct spec_node *node, enum s
     if (r < 0)
         return r;
     if (*ret != SPEC_SECCOMP_NONE && !node->seccomp)
-        return err_rpc(err, GRPC_FAILED_PRECONDITION, "a seccomp profile is asked for, but this kernel has no seccomp");
+        return err_rpc(err, GRPC_FAILED_PRECONDITION,
+                       "a seccomp profile is asked for, but this kernel has no seccomp");
     return 0;
 }
 
@@ -93,7 +98,8 @@ static int is_loaded(const char *name, bool *ret, struct err *err)
     return 0;
 }
 
-static int apparmor_named(const char *name, const struct spec_node *node, const char **ret, struct err *err)
+static int apparmor_named(const char *name, const struct spec_node *node, const char **ret,
+                          struct err *err)
 {
     bool loaded;
     int r;
@@ -101,7 +107,8 @@ static int apparmor_named(const char *name, const struct spec_node *node, const 
     if (str_starts(name, "localhost/"))
         name += strlen("localhost/");
     if (!node->apparmor)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "AppArmor profile '%s' is asked for, but AppArmor is off", name);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "AppArmor profile '%s' is asked for, but AppArmor is off", name);
     r = is_loaded(name, &loaded, err);
     if (r < 0)
         return r;
@@ -111,7 +118,8 @@ static int apparmor_named(const char *name, const struct spec_node *node, const 
     return 0;
 }
 
-int spec_apparmor(const container_config *c, const struct spec_node *node, const char **ret, struct err *err)
+int spec_apparmor(const container_config *c, const struct spec_node *node, const char **ret,
+                  struct err *err)
 {
     const container_sec *sec = spec_sec(c);
     const char *old = sec ? old_apparmor(sec) : "";
@@ -160,7 +168,8 @@ static char **join_words(struct pool *p, char **a, size_t n_a, char **b, size_t 
     return v;
 }
 
-static int build_argv(const struct spec_input *in, struct pool *p, char *const **ret, struct err *err)
+static int build_argv(const struct spec_input *in, struct pool *p, char *const **ret,
+                      struct err *err)
 {
     const container_config *c = in->config;
     const Cricket__State__ImageConfig *im = in->image;
@@ -175,7 +184,8 @@ static int build_argv(const struct spec_input *in, struct pool *p, char *const *
     else
         v = join_words(p, im ? im->entrypoint : NULL, n_entry, im ? im->cmd : NULL, n_cmd);
     if (!v[0])
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "no command specified: neither the request nor the image has one");
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "no command specified: neither the request nor the image has one");
     *ret = v;
     return 0;
 }
@@ -205,7 +215,8 @@ static void env_put(struct env *e, char *pair)
         e->v[e->n++] = pair;
 }
 
-static char *const *build_env(const struct spec_input *in, struct pool *p, const struct cdi_edits *edits, bool tty)
+static char *const *build_env(const struct spec_input *in, struct pool *p,
+                              const struct cdi_edits *edits, bool tty)
 {
     const container_config *c = in->config;
     size_t n_image = in->image ? in->image->n_env : 0, n_edits = edits ? edits->n_env : 0;
@@ -220,7 +231,8 @@ static char *const *build_env(const struct spec_input *in, struct pool *p, const
     for (size_t i = 0; i < c->n_envs; i++) {
         const Runtime__V1__KeyValue *k = c->envs[i];
 
-        env_put(&e, pool_printf(p, "%s=%.*s", k->key, (int)k->value.len, k->value.len ? (char *)k->value.data : ""));
+        env_put(&e, pool_printf(p, "%s=%.*s", k->key, (int)k->value.len,
+                                k->value.len ? (char *)k->value.data : ""));
     }
     for (size_t i = 0; i < n_edits; i++)
         env_put(&e, edits->env[i]);
@@ -233,8 +245,8 @@ static char *const *build_env(const struct spec_input *in, struct pool *p, const
 
 /* --- the whole */
 
-static int build_caps(const container_config *c, const struct spec_node *node, struct plan_process *ret,
-                      struct err *err)
+static int build_caps(const container_config *c, const struct spec_node *node,
+                      struct plan_process *ret, struct err *err)
 {
     const container_sec *sec = spec_sec(c);
     const Runtime__V1__Capability *k = sec ? sec->capabilities : NULL;
@@ -244,9 +256,9 @@ static int build_caps(const container_config *c, const struct spec_node *node, s
     if (sec && sec->privileged)
         bounding = node->caps;
     else if (k)
-        r = caps_apply(caps_default(), k->add_capabilities, k->n_add_capabilities, k->drop_capabilities,
-                       k->n_drop_capabilities, k->add_ambient_capabilities, k->n_add_ambient_capabilities,
-                       &bounding, &ambient, err);
+        r = caps_apply(caps_default(), k->add_capabilities, k->n_add_capabilities,
+                       k->drop_capabilities, k->n_drop_capabilities, k->add_ambient_capabilities,
+                       k->n_add_ambient_capabilities, &bounding, &ambient, err);
     else
         bounding = caps_default() & node->caps;
     if (r < 0)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who a container runs as (CRI.md 7.3), and which signal stops it.
  *
- * run_as_username, else run_as_user, else the image's USER, else root. Groups: Merge takes those that the image's group file gives the
- * user, Strict does not; the primary one and the request's own are in both. */
+ * run_as_username, else run_as_user, else the image's USER, else root. Groups: Merge takes those
+ * that the image's group file gives the user, Strict does not; the primary one and the request's
+ * own are in both. */
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "proc/lower.h"
@@ -15,7 +16,8 @@
 
 enum { USER_FILE_MAX = 4 * 1024 * 1024 };
 
-static int read_file(const char *const *layers, size_t n, const char *path, char **ret, struct err *err)
+static int read_file(const char *const *layers, size_t n, const char *path, char **ret,
+                     struct err *err)
 {
     struct err why = ERR_INIT;
     int r = lower_read(layers, n, path, USER_FILE_MAX, ret, NULL, &why);
@@ -64,7 +66,8 @@ int spec_resolve_user(const char *const *layers, size_t n_layers, const containe
     if (r < 0)
         return r;
     size_t n = sec ? sec->n_supplemental_groups : 0;
-    bool strict = sec && sec->supplemental_groups_policy == RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict;
+    bool strict =
+        sec && sec->supplemental_groups_policy == RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict;
     *ret = (struct spec_user){ .uid = u.uid, .gid = u.gid, .home = take_ptr(u.home) };
     ret->groups = mem_array(1 + u.n_groups + n, sizeof *ret->groups);
     add_group(ret, u.gid);
@@ -84,26 +87,32 @@ void spec_user_deinit(struct spec_user *u)
     *u = (struct spec_user){ .uid = 0 };
 }
 
-/* By the number of the enum: the names without SIG. Two names of one signal: the first is what status shows. */
+/* By the number of the enum: the names without SIG. Two names of one signal: the first is what
+ * status shows. */
 static const struct {
     const char *name;
     int number;
 } signals[] = {
-    { "", 0 },
-    { "ABRT", SIGABRT }, { "ALRM", SIGALRM }, { "BUS", SIGBUS }, { "CHLD", SIGCHLD }, { "CLD", SIGCHLD },
-    { "CONT", SIGCONT }, { "FPE", SIGFPE }, { "HUP", SIGHUP }, { "ILL", SIGILL }, { "INT", SIGINT },
-    { "IO", SIGIO }, { "IOT", SIGABRT }, { "KILL", SIGKILL }, { "PIPE", SIGPIPE }, { "POLL", SIGIO },
-    { "PROF", SIGPROF }, { "PWR", SIGPWR }, { "QUIT", SIGQUIT }, { "SEGV", SIGSEGV }, { "STKFLT", SIGSTKFLT },
-    { "STOP", SIGSTOP }, { "SYS", SIGSYS }, { "TERM", SIGTERM }, { "TRAP", SIGTRAP }, { "TSTP", SIGTSTP },
-    { "TTIN", SIGTTIN }, { "TTOU", SIGTTOU }, { "URG", SIGURG }, { "USR1", SIGUSR1 }, { "USR2", SIGUSR2 },
-    { "VTALRM", SIGVTALRM }, { "WINCH", SIGWINCH }, { "XCPU", SIGXCPU }, { "XFSZ", SIGXFSZ },
+    { "", 0 },           { "ABRT", SIGABRT },     { "ALRM", SIGALRM },
+    { "BUS", SIGBUS },   { "CHLD", SIGCHLD },     { "CLD", SIGCHLD },
+    { "CONT", SIGCONT }, { "FPE", SIGFPE },       { "HUP", SIGHUP },
+    { "ILL", SIGILL },   { "INT", SIGINT },       { "IO", SIGIO },
+    { "IOT", SIGABRT },  { "KILL", SIGKILL },     { "PIPE", SIGPIPE },
+    { "POLL", SIGIO },   { "PROF", SIGPROF },     { "PWR", SIGPWR },
+    { "QUIT", SIGQUIT }, { "SEGV", SIGSEGV },     { "STKFLT", SIGSTKFLT },
+    { "STOP", SIGSTOP }, { "SYS", SIGSYS },       { "TERM", SIGTERM },
+    { "TRAP", SIGTRAP }, { "TSTP", SIGTSTP },     { "TTIN", SIGTTIN },
+    { "TTOU", SIGTTOU }, { "URG", SIGURG },       { "USR1", SIGUSR1 },
+    { "USR2", SIGUSR2 }, { "VTALRM", SIGVTALRM }, { "WINCH", SIGWINCH },
+    { "XCPU", SIGXCPU }, { "XFSZ", SIGXFSZ },
 };
 
 /* 34 and 64, whatever the C library keeps for itself */
 enum { RT_MIN = 34, RT_MAX = 64, ENUM_RTMIN = RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMIN };
 
 _Static_assert(ARRAY_LEN(signals) == ENUM_RTMIN, "a name for each signal below RTMIN");
-_Static_assert(RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAX - ENUM_RTMIN == RT_MAX - RT_MIN, "the real-time signals");
+_Static_assert(RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAX - ENUM_RTMIN == RT_MAX - RT_MIN,
+               "the real-time signals");
 
 static int number_of(int e)
 {
@@ -118,7 +127,8 @@ static int enum_of_number(int number)
     return number >= RT_MIN && number <= RT_MAX ? ENUM_RTMIN + (number - RT_MIN) : 0;
 }
 
-/* What an image's StopSignal says: "SIGTERM", "TERM", "15", "SIGRTMIN+3", "RTMAX-1"; 0 for nonsense. */
+/* What an image's StopSignal says: "SIGTERM", "TERM", "15", "SIGRTMIN+3", "RTMAX-1"; 0 for
+ * nonsense. */
 static int enum_of_name(const char *s)
 {
     char *end;
@@ -144,8 +154,8 @@ static int enum_of_name(const char *s)
     return enum_of_number((int)(min ? RT_MIN + n : RT_MAX - n));
 }
 
-int spec_stop_signal(Runtime__V1__Signal asked, const char *image_signal, int *ret, Runtime__V1__Signal *ret_enum,
-                     struct err *err)
+int spec_stop_signal(Runtime__V1__Signal asked, const char *image_signal, int *ret,
+                     Runtime__V1__Signal *ret_enum, struct err *err)
 {
     int e = (int)asked;
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Capability names and the arithmetic of add, drop and ambient (CRI.md 7.3).
  *
- * The order is what makes requests like "add ALL, drop CHOWN" and "drop ALL, add NET_BIND_SERVICE" both mean what they
- * say: ALL first, in both lists, single names afterwards. Nothing can be added that the daemon itself does not
- * have: the launcher could not give it, and the container would fail to start with a bare EPERM. */
+ * The order is what makes requests like "add ALL, drop CHOWN" and "drop ALL, add NET_BIND_SERVICE"
+ * both mean what they say: ALL first, in both lists, single names afterwards. Nothing can be added
+ * that the daemon itself does not have: the launcher could not give it, and the container would
+ * fail to start with a bare EPERM. */
 #include "proc/caps.h"
 
 #include "mem.h"

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cgroups, the part that is the same for v1 and v2: finding the hierarchies, making and removing directories, applying limits with
- * roll-back, killing.
+/* cgroups, the part that is the same for v1 and v2: finding the hierarchies, making and removing
+ * directories, applying limits with roll-back, killing.
  *
- * v1: every hierarchy that has a controller, and the named ones (name=systemd): a container in systemd's own hierarchy
- * must not stay in cricket.service, or stopping the service would kill it. The unified hierarchy that systemd mounts
- * beside them is left alone: it has no controllers, and joining it means cgroup.procs, whose RCU grace period costs ten
- * times the whole join. v2: the one.
+ * v1: every hierarchy that has a controller, and the named ones (name=systemd): a container in
+ * systemd's own hierarchy must not stay in cricket.service, or stopping the service would kill it.
+ * The unified hierarchy that systemd mounts beside them is left alone: it has no controllers, and
+ * joining it means cgroup.procs, whose RCU grace period costs ten times the whole join. v2: the
+ * one.
  *
  * Nothing here waits, but for the kernel's own work in a write. */
 #include "proc/cgroup.h"
@@ -91,7 +92,8 @@ static int add_hier(const char *mount, const char *controllers, struct err *err)
         if (strcmp(cg.h[i].controllers, controllers) == 0)
             return 0;                /* mounted twice */
     if (cg.n == CGROUP_FDS_MAX)
-        return err_set(err, -ENOTSUP, "more than %d cgroup hierarchies are mounted", CGROUP_FDS_MAX);
+        return err_set(err, -ENOTSUP, "more than %d cgroup hierarchies are mounted",
+                       CGROUP_FDS_MAX);
     fd = open(mount, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return err_sys(err, "cgroup hierarchy '%s'", mount);
@@ -272,7 +274,8 @@ int cgroup_read_at(int dir, const char *file, char *buf, size_t size)
     return (int)n;
 }
 
-int cgroup_read_line(const struct hier *h, const char *path, const char *file, char *buf, size_t size)
+int cgroup_read_line(const struct hier *h, const char *path, const char *file, char *buf,
+                     size_t size)
 {
     auto_fd int dir = h ? open_dir(h, path) : -ENOENT;
     int r;
@@ -286,7 +289,8 @@ int cgroup_read_line(const struct hier *h, const char *path, const char *file, c
     return (int)strlen(buf);
 }
 
-int64_t cgroup_read_number(const struct hier *h, const char *path, const char *file, int64_t otherwise)
+int64_t cgroup_read_number(const struct hier *h, const char *path, const char *file,
+                           int64_t otherwise)
 {
     char buf[64], *end;
     long long v;
@@ -312,8 +316,8 @@ int cgroup_open_file(const char *path, const char *controller, const char *file,
 
 /* --- making */
 
-/* Makes path in one hierarchy; *ret_made: the topmost part that was not there, NULL if all was. On failure what was made is for the
- * caller to remove. */
+/* Makes path in one hierarchy; *ret_made: the topmost part that was not there, NULL if all was. On
+ * failure what was made is for the caller to remove. */
 static int make_in(const struct hier *h, const char *path, char **ret_made, struct err *err)
 {
     auto_fd int dir = openat(h->fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -489,7 +493,8 @@ static int write_one(const struct cgwrite *w, const char *path, struct err *err)
     return 0;
 }
 
-static int collect(const char *path, const struct cgroup_limits *l, struct cgwrites *w, struct err *err)
+static int collect(const char *path, const struct cgroup_limits *l, struct cgwrites *w,
+                   struct err *err)
 {
     int r = check_path(path, err);
 
@@ -533,7 +538,8 @@ static int remember(struct cgwrite *w, const char *path, struct err *err)
     if (r == -ENOENT)
         return 0;
     if (r < 0)
-        return err_code(err, r, "read %s of cgroup '%s' (needed to be able to go back)", w->file, path);
+        return err_code(err, r, "read %s of cgroup '%s' (needed to be able to go back)", w->file,
+                        path);
     w->old = mem_dup(buf, (size_t)r);
     return 0;
 }
@@ -648,7 +654,8 @@ static const struct hier *watch_hier(void)
     return h ? h : &cg.h[0];
 }
 
-/* Calls fn for the directory and all below, children first. dir stays the caller's. Stops at the first negative. */
+/* Calls fn for the directory and all below, children first. dir stays the caller's. Stops at the
+ * first negative. */
 static int each_dir(int dir, int depth, int (*fn)(int dir, void *arg), void *arg)
 {
     int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
@@ -711,7 +718,8 @@ static bool has(const struct pids *p, pid_t pid)
     return false;
 }
 
-/* Without cgroup.kill: freeze (so that nothing forks away), kill, thaw (a v1 task dies only then), until a round finds nobody new. */
+/* Without cgroup.kill: freeze (so that nothing forks away), kill, thaw (a v1 task dies only then),
+ * until a round finds nobody new. */
 static int kill_walk(int dir)
 {
     struct pids seen = { NULL, 0 };

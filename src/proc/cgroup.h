@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cgroups of both kinds behind one interface: v1 (one directory per controller that is mounted, see cgroups(7)) and
- * v2 (unified). Paths are given below the hierarchy's root, with a leading '/'. Only directories made here are removed here. */
+/* cgroups of both kinds behind one interface: v1 (one directory per controller that is mounted, see
+ * cgroups(7)) and v2 (unified). Paths are given below the hierarchy's root, with a leading '/'.
+ * Only directories made here are removed here. */
 #ifndef CRICKET_CGROUP_H
 #define CRICKET_CGROUP_H
 
@@ -47,30 +48,37 @@ bool cgroup_is_v2(void);
 /* "cpu memory pids": for Status and logs. */
 const char *cgroup_controllers(void);
 
-/* Makes path in every hierarchy, with parents (enabling controllers on v2, inheriting cpuset on v1). *ret_made (caller frees; may be
- * asked for by NULL) says which directories did not exist before, NULL if all did; it is for cgroup_remove_parents() only: one
- * path where all hierarchies are alike, else one "controllers:path" per line. After a failure nothing new is left. */
+/* Makes path in every hierarchy, with parents (enabling controllers on v2, inheriting cpuset on
+ * v1). *ret_made (caller frees; may be asked for by NULL) says which directories did not exist
+ * before, NULL if all did; it is for cgroup_remove_parents() only: one path where all hierarchies
+ * are alike, else one "controllers:path" per line. After a failure nothing new is left. */
 int cgroup_make(const char *path, char **ret_made, struct err *err);
 int cgroup_set(const char *path, const struct cgroup_limits *l, struct err *err);
-/* As cgroup_set, but all or nothing: on the first failure the old values are written back; raises before lowers. Refuses a memory
- * limit below what is in use. */
+/* As cgroup_set, but all or nothing: on the first failure the old values are written back; raises
+ * before lowers. Refuses a memory limit below what is in use. */
 int cgroup_update(const char *path, const struct cgroup_limits *l, struct err *err);
-/* Replaces the device rules: everything denied, then these in order (v1: devices.*, v2: a BPF program that is
- * attached to the directory). rules NULL: everything allowed. */
-int cgroup_set_devices(const char *path, const struct cgroup_device_rule *rules, size_t n, struct err *err);
-/* Descriptors for a launch: v1 every `tasks` opened for writing, v2 the directory. Returns how many, or an error. */
+/* Replaces the device rules: everything denied, then these in order (v1: devices.*, v2: a BPF
+ * program that is attached to the directory). rules NULL: everything allowed. */
+int cgroup_set_devices(const char *path, const struct cgroup_device_rule *rules, size_t n,
+                       struct err *err);
+/* Descriptors for a launch: v1 every `tasks` opened for writing, v2 the directory. Returns how
+ * many, or an error. */
 int cgroup_open_join(const char *path, int fds[CGROUP_FDS_MAX], struct err *err);
 void cgroup_close_join(int fds[CGROUP_FDS_MAX], int n);
 int cgroup_open_oom(const char *path);           /* memory.oom_control or memory.events; -1 */
-/* A file of the cgroup, for statistics: ("/x", "cpuacct", "cpuacct.usage"). The controller chooses the hierarchy on v1. fd or -errno. */
+/* A file of the cgroup, for statistics: ("/x", "cpuacct", "cpuacct.usage"). The controller chooses
+ * the hierarchy on v1. fd or -errno. */
 int cgroup_open_file(const char *path, const char *controller, const char *file, int flags);
-/* SIGKILL to all in it and below (cgroup.kill where there is one). Thaws first. 0 also when it is not there. */
+/* SIGKILL to all in it and below (cgroup.kill where there is one). Thaws first. 0 also when it is
+ * not there. */
 int cgroup_kill(const char *path, struct err *err);
-/* The processes in it and below, as this process sees them; *ret (NULL for none) is freed by the caller. */
+/* The processes in it and below, as this process sees them; *ret (NULL for none) is freed by the
+ * caller. */
 int cgroup_processes(const char *path, pid_t **ret, size_t *ret_n, struct err *err);
 bool cgroup_empty(const char *path);
 int cgroup_thaw(const char *path);
-/* rmdir in every hierarchy, children first. -EBUSY while something still lives there: try again later. */
+/* rmdir in every hierarchy, children first. -EBUSY while something still lives there: try again
+ * later. */
 int cgroup_remove(const char *path, struct err *err);
 /* Removes what cgroup_make(path) made, path first and then its parents, as far as it is empty. */
 void cgroup_remove_parents(const char *path, const char *made);

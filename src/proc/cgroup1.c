@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cgroup v1: which file a limit goes to, in which order, and the devices controller.
  *
- * Order matters twice. memory.limit_in_bytes may never exceed memory.memsw.limit_in_bytes, so what grows first depends
- * on the direction; and quota/period of a group may not exceed its parent's even for the moment between the two
- * writes. A new cpuset is empty and takes nobody in until it has CPUs and memory nodes: it gets its parent's.
- * Kernel: Documentation/admin-guide/cgroup-v1/{memory,cpusets,devices,hugetlb}.rst. */
+ * Order matters twice. memory.limit_in_bytes may never exceed memory.memsw.limit_in_bytes, so what
+ * grows first depends on the direction; and quota/period of a group may not exceed its parent's
+ * even for the moment between the two writes. A new cpuset is empty and takes nobody in until it
+ * has CPUs and memory nodes: it gets its parent's. Kernel:
+ * Documentation/admin-guide/cgroup-v1/{memory,cpusets,devices,hugetlb}.rst. */
 #include "log.h"
 #include "mem.h"
 #include "proc/cgroup_impl.h"
@@ -79,7 +80,8 @@ static void memory(const char *path, const struct cgroup_limits *l, struct cgwri
         cgwrite_add(w, "memory", memsw, "%" PRId64, both)->tolerate = true;
 }
 
-static int limits(const char *path, const struct cgroup_limits *l, struct cgwrites *w, struct err *err)
+static int limits(const char *path, const struct cgroup_limits *l, struct cgwrites *w,
+                  struct err *err)
 {
     (void)err;
     if (!str_empty(l->cpuset_mems))
@@ -129,7 +131,8 @@ int cgroup1_set_devices(const char *path, const struct cgroup_device_rule *rules
     int r;
 
     if (dir == -ENOENT && !cgroup_hier("devices"))
-        return rules ? err_set(err, -ENOTSUP, "this machine has no cgroup controller 'devices'") : 0;
+        return rules ? err_set(err, -ENOTSUP, "this machine has no cgroup controller 'devices'") :
+                       0;
     if (dir < 0)
         return err_code(err, dir, "devices of cgroup '%s'", path);
     r = cgroup_write_at(dir, rules ? deny : allow, "a");

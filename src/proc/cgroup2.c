@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cgroup v2: which file a limit goes to, and enabling controllers on the way down.
  *
- * A controller is there in a directory only if every directory above has it in cgroup.subtree_control, and a directory
- * that has it there may hold no processes of its own (the no-internal-process rule; the root is free of it). So each directory on
- * the way to a new one gets what it can; what cannot be enabled (EBUSY: somebody lives there) is not an error until a
- * limit needs it, and then the error names the controller. swap is a limit of its own here: memory+swap minus memory.
- * Kernel: Documentation/admin-guide/cgroup-v2.rst. */
+ * A controller is there in a directory only if every directory above has it in
+ * cgroup.subtree_control, and a directory that has it there may hold no processes of its own (the
+ * no-internal-process rule; the root is free of it). So each directory on the way to a new one gets
+ * what it can; what cannot be enabled (EBUSY: somebody lives there) is not an error until a limit
+ * needs it, and then the error names the controller. swap is a limit of its own here: memory+swap
+ * minus memory. Kernel: Documentation/admin-guide/cgroup-v2.rst. */
 #include "mem.h"
 #include "proc/cgroup_impl.h"
 #include "str.h"
@@ -76,7 +77,8 @@ static void cpu(const char *path, const struct cgroup_limits *l, struct cgwrites
     cgwrite_add(w, "cpu", "cpu.max", "%s%s", quota, period);
 }
 
-static int memory(const char *path, const struct cgroup_limits *l, struct cgwrites *w, struct err *err)
+static int memory(const char *path, const struct cgroup_limits *l, struct cgwrites *w,
+                  struct err *err)
 {
     int64_t mem = l->memory;
 
@@ -109,16 +111,19 @@ static int unified(const struct plan_pair *u, struct cgwrites *w, struct err *er
 {
     size_t n = strlen(u->key);
 
-    if (!n || n >= CGROUP_FILE_MAX || strchr(u->key, '/') || u->key[0] == '.' || !strchr(u->key, '.') ||
+    if (!n || n >= CGROUP_FILE_MAX || strchr(u->key, '/') || u->key[0] == '.' ||
+        !strchr(u->key, '.') ||
         (str_starts(u->key, "cgroup.") && !str_starts(u->key, "cgroup.max.")))
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "unified resource '%s'", u->key);
     if (strlen(u->value) >= CGROUP_VALUE_MAX)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "value of unified resource '%s' is too long", u->key);
+        return err_rpc(err, GRPC_INVALID_ARGUMENT, "value of unified resource '%s' is too long",
+                       u->key);
     cgwrite_add(w, "unified", u->key, "%s", u->value);
     return 0;
 }
 
-static int limits(const char *path, const struct cgroup_limits *l, struct cgwrites *w, struct err *err)
+static int limits(const char *path, const struct cgroup_limits *l, struct cgwrites *w,
+                  struct err *err)
 {
     int r = 0;
 

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cgroup v2 has no devices controller: a BPF program of type CGROUP_DEVICE is asked at every open and mknod
- * (bpf(2), kernel/cgroup.c and Documentation/bpf/prog_cgroup_device).
+/* cgroup v2 has no devices controller: a BPF program of type CGROUP_DEVICE is asked at every open
+ * and mknod (bpf(2), kernel/cgroup.c and Documentation/bpf/prog_cgroup_device).
  *
- * v1's rules are a list in which later ones add to or take from what earlier ones gave, per access bit. The
- * program goes through them from the last to the first with the bits still in question in a register: an allow rule that
- * fits clears its bits, and none left means yes; a deny rule that fits and has one of them means no; the end means no.
+ * v1's rules are a list in which later ones add to or take from what earlier ones gave, per access
+ * bit. The program goes through them from the last to the first with the bits still in question in
+ * a register: an allow rule that fits clears its bits, and none left means yes; a deny rule that
+ * fits and has one of them means no; the end means no.
  *
  *      r2 type   r3 bits in question   r4 major   r5 minor   r0 verdict
  *
- * The new program takes the old one's place in one step (BPF_F_REPLACE), found again by its name. */
+ * The new program takes the old one's place in one step (BPF_F_REPLACE), found again by its name.
+ */
 #include "mem.h"
 #include "proc/cgroup_impl.h"
 
@@ -37,8 +39,11 @@ struct prog {
 static void emit(struct prog *p, int code, int dst, int src, int off, int imm)
 {
     p->v = mem_grow(p->v, p->n + 1, sizeof *p->v);
-    p->v[p->n++] = (struct bpf_insn){ .code = (uint8_t)code, .dst_reg = (uint8_t)(dst & 15),
-                                      .src_reg = (uint8_t)(src & 15), .off = (int16_t)off, .imm = imm };
+    p->v[p->n++] = (struct bpf_insn){ .code = (uint8_t)code,
+                                      .dst_reg = (uint8_t)(dst & 15),
+                                      .src_reg = (uint8_t)(src & 15),
+                                      .off = (int16_t)off,
+                                      .imm = imm };
 }
 
 static int access_bits(const char access[4])
@@ -65,7 +70,8 @@ static void emit_rule(struct prog *p, const struct cgroup_device_rule *d)
     int bits = access_bits(d->access);
 
     if (d->type != 'a')
-        emit_unless(p, BPF_REG_2, d->type == 'c' ? BPF_DEVCG_DEV_CHAR : BPF_DEVCG_DEV_BLOCK, fix, &n_fix);
+        emit_unless(p, BPF_REG_2, d->type == 'c' ? BPF_DEVCG_DEV_CHAR : BPF_DEVCG_DEV_BLOCK, fix,
+                    &n_fix);
     if (d->major >= 0)
         emit_unless(p, BPF_REG_4, d->major, fix, &n_fix);
     if (d->minor >= 0)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What cgroup.c, cgroup1.c and cgroup2.c share; for nobody else.
  *
- * Both kinds are seen as a list of hierarchies (v2: exactly one), and a set of limits becomes a list of writes: file,
- * value, in order. Making, applying, rolling back and removing are then the same for both (cgroup.c); what differs
- * is which writes a limit means, and what a directory needs before it is of use. */
+ * Both kinds are seen as a list of hierarchies (v2: exactly one), and a set of limits becomes a
+ * list of writes: file, value, in order. Making, applying, rolling back and removing are then the
+ * same for both (cgroup.c); what differs is which writes a limit means, and what a directory needs
+ * before it is of use. */
 #ifndef CRICKET_CGROUP_IMPL_H
 #define CRICKET_CGROUP_IMPL_H
 
@@ -32,16 +33,18 @@ struct cgwrites {
 };
 
 /* Appends; the file name and the value are copied. */
-struct cgwrite *cgwrite_add(struct cgwrites *w, const char *controller, const char *file, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+struct cgwrite *cgwrite_add(struct cgwrites *w, const char *controller, const char *file,
+                            const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 struct cgroup_kind {
     const char *freeze_file, *freeze, *thaw;
     const char *oom_file;
-    /* dir: a directory on the way to a new one (v2: before the next mkdir in it, parent is -1; v1: after its own mkdir). */
+    /* dir: a directory on the way to a new one (v2: before the next mkdir in it, parent is -1; v1:
+     * after its own mkdir). */
     int (*prepare)(const struct hier *h, int parent, int dir, struct err *err);
     /* The writes for l, in the order that the kernel accepts. */
-    int (*limits)(const char *path, const struct cgroup_limits *l, struct cgwrites *w, struct err *err);
+    int (*limits)(const char *path, const struct cgroup_limits *l, struct cgwrites *w,
+                  struct err *err);
     /* Bytes in use, or -1 where the kernel does not count. */
     int64_t (*memory_used)(const char *path);
 };
@@ -51,12 +54,17 @@ extern const struct cgroup_kind cgroup1, cgroup2;
 /* The hierarchy that has the controller ("memory", "name=systemd"), or NULL. v2: the one. */
 const struct hier *cgroup_hier(const char *controller);
 /* First line of a file of the cgroup, without its end: length or -errno. */
-int cgroup_read_line(const struct hier *h, const char *path, const char *file, char *buf, size_t size);
-int64_t cgroup_read_number(const struct hier *h, const char *path, const char *file, int64_t otherwise);
+int cgroup_read_line(const struct hier *h, const char *path, const char *file, char *buf,
+                     size_t size);
+int64_t cgroup_read_number(const struct hier *h, const char *path, const char *file,
+                           int64_t otherwise);
 int cgroup_write_at(int dir, const char *file, const char *value);  /* 0 or -errno */
-int cgroup_read_at(int dir, const char *file, char *buf, size_t size);  /* whole, at most size - 1; length or -errno */
+/* Whole, at most size - 1 bytes: length or -errno. */
+int cgroup_read_at(int dir, const char *file, char *buf, size_t size);
 
-int cgroup1_set_devices(const char *path, const struct cgroup_device_rule *rules, size_t n, struct err *err);
-int cgroup2_set_devices(const char *path, const struct cgroup_device_rule *rules, size_t n, struct err *err);
+int cgroup1_set_devices(const char *path, const struct cgroup_device_rule *rules, size_t n,
+                        struct err *err);
+int cgroup2_set_devices(const char *path, const struct cgroup_device_rule *rules, size_t n,
+                        struct err *err);
 
 #endif

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A path looked up over stacked layer directories, as overlayfs would show it, without mounting anything.
+/* A path looked up over stacked layer directories, as overlayfs would show it, without mounting
+ * anything.
  *
- * A directory of the merged tree is a `struct merged`: those layers' directories that take part in it, top first. One step
- * down asks each of them for the name: a whiteout (character device 0:0) or a file ends the search, a directory joins the next
- * merged, an opaque directory (trusted.overlay.opaque=y) ends it after itself. Each step opens a single name with O_NOFOLLOW,
- * and symbolic links are taken apart here, so nothing that an image says can lead out of its layers. */
+ * A directory of the merged tree is a `struct merged`: those layers' directories that take part in
+ * it, top first. One step down asks each of them for the name: a whiteout (character device 0:0) or
+ * a file ends the search, a directory joins the next merged, an opaque directory
+ * (trusted.overlay.opaque=y) ends it after itself. Each step opens a single name with O_NOFOLLOW,
+ * and symbolic links are taken apart here, so nothing that an image says can lead out of its
+ * layers. */
 #include "proc/lower.h"
 
 #include "mem.h"
@@ -69,8 +72,8 @@ static int merged_root(const char *const *layers, size_t n, struct merged *ret, 
 
 enum kind { ABSENT, DIRECTORY, OTHER };
 
-/* One name in a merged directory. DIRECTORY: *ret is the merged one below. OTHER: *ret_at is the layer's directory
- * that has it and *st what it is. */
+/* One name in a merged directory. DIRECTORY: *ret is the merged one below. OTHER: *ret_at is the
+ * layer's directory that has it and *st what it is. */
 static int step(const struct merged *m, const char *name, struct merged *ret, int *ret_at,
                 struct stat *st)
 {
@@ -108,7 +111,8 @@ static int step(const struct merged *m, const char *name, struct merged *ret, in
     return DIRECTORY;
 }
 
-/* The directory of the merged tree that dirs[0..n) names; all of them are known to be directories. */
+/* The directory of the merged tree that dirs[0..n) names; all of them are known to be directories.
+ */
 static int walk(const char *const *layers, size_t n_layers, char *const *dirs, size_t n,
                 struct merged *ret, struct err *err)
 {
@@ -175,7 +179,8 @@ static char *next_name(struct lookup *l)
     return name;
 }
 
-/* Opens what the link at/name points to next: rewrites l->rest, and goes to the root for an absolute one. */
+/* Opens what the link at/name points to next: rewrites l->rest, and goes to the root for an
+ * absolute one. */
 static int follow(struct lookup *l, int at, const char *name)
 {
     char target[PATH_MAX];

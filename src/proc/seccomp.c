@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Profiles are compiled once: an entry per (content of the profile, capabilities, worker program).
  *
- * The content is what counts, not the path: an edited profile is another one, two paths to one are the same. The result is kept in
- * memory and in <state>/seccomp/, on tmpfs, so that a restarted daemon compiles nothing again; the worker's own time stamp in the
- * key makes an upgraded one start afresh. While a compilation runs, all who ask for it wait for the same one. */
+ * The content is what counts, not the path: an edited profile is another one, two paths to one are
+ * the same. The result is kept in memory and in <state>/seccomp/, on tmpfs, so that a restarted
+ * daemon compiles nothing again; the worker's own time stamp in the key makes an upgraded one start
+ * afresh. While a compilation runs, all who ask for it wait for the same one. */
 #include "proc/seccomp.h"
 
 #include "list.h"
@@ -65,7 +66,8 @@ struct seccomp_cache {
     size_t n;
 };
 
-int seccomp_new(struct loop *l, const struct seccomp_opts *o, struct seccomp_cache **ret, struct err *err)
+int seccomp_new(struct loop *l, const struct seccomp_opts *o, struct seccomp_cache **ret,
+                struct err *err)
 {
     struct seccomp_cache *c = mem_new(struct seccomp_cache);
 
@@ -139,15 +141,16 @@ static int read_profile(const char *path, struct str *s, struct err *err)
         s->len += (size_t)n;
         s->p[s->len] = '\0';
         if (s->len > PROFILE_MAX)
-            return err_set(err, -EFBIG, "seccomp profile '%s' is larger than %d bytes", path, PROFILE_MAX);
+            return err_set(err, -EFBIG, "seccomp profile '%s' is larger than %d bytes", path,
+                           PROFILE_MAX);
     }
     if (!s->len)
         return err_set(err, -EINVAL, "seccomp profile '%s' is empty", path);
     return 0;
 }
 
-static int make_key(const struct seccomp_cache *c, const struct str *profile, uint64_t caps, char key[KEY_LEN + 1],
-                    struct err *err)
+static int make_key(const struct seccomp_cache *c, const struct str *profile, uint64_t caps,
+                    char key[KEY_LEN + 1], struct err *err)
 {
     struct {
         uint64_t caps, size;
@@ -165,8 +168,10 @@ static int make_key(const struct seccomp_cache *c, const struct str *profile, ui
         about.sec = st.st_mtim.tv_sec;
         about.nsec = st.st_mtim.tv_nsec;
     }
-    fine = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(md, &about, sizeof about) == 1 &&
-           EVP_DigestUpdate(md, str_c(profile), profile->len) == 1 && EVP_DigestFinal_ex(md, sum, NULL) == 1;
+    fine = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 &&
+           EVP_DigestUpdate(md, &about, sizeof about) == 1 &&
+           EVP_DigestUpdate(md, str_c(profile), profile->len) == 1 &&
+           EVP_DigestFinal_ex(md, sum, NULL) == 1;
     EVP_MD_CTX_free(md);
     if (!fine)
         return err_set(err, -EIO, "seccomp: no SHA-256");
@@ -192,10 +197,12 @@ static int adopt(struct entry *e, const char *p, size_t n)
 {
     struct head h;
 
-    if (n <= sizeof h || n - sizeof h > BPF_BYTES_MAX || (n - sizeof h) % sizeof(struct sock_filter))
+    if (n <= sizeof h || n - sizeof h > BPF_BYTES_MAX ||
+        (n - sizeof h) % sizeof(struct sock_filter))
         return -EBADMSG;
     memcpy(&h, p, sizeof h);
-    if (h.magic != HEAD_MAGIC || h.flags & ~(SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW))
+    if (h.magic != HEAD_MAGIC ||
+        h.flags & ~(SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW))
         return -EBADMSG;
     e->flags = h.flags;
     e->len = n - sizeof h;
@@ -216,7 +223,8 @@ static int load_file(struct entry *e)
 /* A missing or torn file only costs a compilation: a failure is not worth more than a word. */
 static void save_file(const struct entry *e, const char *p, size_t n)
 {
-    auto_free char *path = mem_printf("%s/%s", e->cache->dir, e->key), *tmp = mem_printf("%s.tmp", path);
+    auto_free char *path = mem_printf("%s/%s", e->cache->dir, e->key),
+                   *tmp = mem_printf("%s.tmp", path);
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     bool fine = fd >= 0 && write(fd, p, n) == (ssize_t)n;
 
@@ -253,12 +261,14 @@ static void on_compiled(void *arg, const struct run_result *r)
         return;
     }
     if (r->timed_out)
-        err_set(&err, -ETIMEDOUT, "seccomp profile '%s': not compiled after %d s", e->name, COMPILE_MS / 1000);
+        err_set(&err, -ETIMEDOUT, "seccomp profile '%s': not compiled after %d s", e->name,
+                COMPILE_MS / 1000);
     else if (r->status == 1 && !str_empty(r->errout))
-        err_rpc(&err, GRPC_INVALID_ARGUMENT, "seccomp profile '%s': %.*s", e->name, (int)strcspn(r->errout, "\n"),
-                r->errout);
+        err_rpc(&err, GRPC_INVALID_ARGUMENT, "seccomp profile '%s': %.*s", e->name,
+                (int)strcspn(r->errout, "\n"), r->errout);
     else
-        err_set(&err, -EIO, "seccomp profile '%s': the compiler ended with status %d", e->name, r->status);
+        err_set(&err, -EIO, "seccomp profile '%s': the compiler ended with status %d", e->name,
+                r->status);
     /* not to be found any more: who asks next starts afresh */
     list_del(&e->in);
     list_init(&e->in);
@@ -278,8 +288,9 @@ static int compile(struct entry *e, const struct str *profile, uint64_t caps, st
     char *argv[] = { e->cache->worker, job, str_take(&names), NULL };
     o.path = e->cache->worker;
     o.argv = argv;
-    int r = run_start(e->cache->loop, &o, str_c(profile), profile->len, sizeof(struct head) + BPF_BYTES_MAX,
-                      COMPILE_MS, on_compiled, e, &e->run, err);
+    int r =
+        run_start(e->cache->loop, &o, str_c(profile), profile->len,
+                  sizeof(struct head) + BPF_BYTES_MAX, COMPILE_MS, on_compiled, e, &e->run, err);
     free(argv[2]);
     return r;
 }
@@ -306,9 +317,11 @@ static struct entry *entry_new(struct seccomp_cache *c, const char *key, const c
     return e;
 }
 
-void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done, void *arg)
+void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,
+                 void *arg)
 {
-    const char *path = profile ? profile : c->default_profile, *name = path[0] ? path : "RuntimeDefault";
+    const char *path = profile ? profile : c->default_profile,
+               *name = path[0] ? path : "RuntimeDefault";
     auto_str struct str text = STR_INIT;
     int64_t now = clock_mono_ms();
     char key[KEY_LEN + 1];
@@ -316,7 +329,8 @@ void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, se
     struct waiter *w;
     struct entry *e;
 
-    if ((path[0] && read_profile(path, &text, &err) < 0) || make_key(c, &text, caps, key, &err) < 0) {
+    if ((path[0] && read_profile(path, &text, &err) < 0) ||
+        make_key(c, &text, caps, key, &err) < 0) {
         done(arg, NULL, 0, 0, &err);
         return;
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Seccomp profiles (OCI / Docker JSON) to BPF. Compiling takes milliseconds, so it happens in `cricket-worker seccomp`
- * (which alone links libseccomp) and the result is cached by profile and capabilities, in memory and in <state>/seccomp/. */
+/* Seccomp profiles (OCI / Docker JSON) to BPF. Compiling takes milliseconds, so it happens in
+ * `cricket-worker seccomp` (which alone links libseccomp) and the result is cached by profile and
+ * capabilities, in memory and in <state>/seccomp/. */
 #ifndef CRICKET_SECCOMP_H
 #define CRICKET_SECCOMP_H
 
@@ -15,16 +16,22 @@ struct seccomp_cache;
 struct seccomp_opts {
     const char *state;               /* cache directory is <state>/seccomp */
     const char *worker;
-    const char *default_profile;     /* path of the RuntimeDefault profile; "" : the one built into the worker */
+    const char *default_profile; /* path of the RuntimeDefault profile; "" : the one built into the
+                                    worker */
 };
 
-int seccomp_new(struct loop *l, const struct seccomp_opts *o, struct seccomp_cache **ret, struct err *err);
+int seccomp_new(struct loop *l, const struct seccomp_opts *o, struct seccomp_cache **ret,
+                struct err *err);
 struct seccomp_cache *seccomp_free(struct seccomp_cache *c);
 
-/* bpf: struct sock_filter[], the cache's, valid for 15 minutes at least; NULL with err. May be called from inside seccomp_get() when cached. */
-typedef void (*seccomp_fn)(void *arg, const void *bpf, size_t len, unsigned flags, const struct err *err);
-/* profile: absolute path, or NULL for RuntimeDefault. caps: bounding set, for includes/excludes rules. */
-void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done, void *arg);
+/* bpf: struct sock_filter[], the cache's, valid for 15 minutes at least; NULL with err. May be
+ * called from inside seccomp_get() when cached. */
+typedef void (*seccomp_fn)(void *arg, const void *bpf, size_t len, unsigned flags,
+                           const struct err *err);
+/* profile: absolute path, or NULL for RuntimeDefault. caps: bounding set, for includes/excludes
+ * rules. */
+void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,
+                 void *arg);
 /* Whoever asked and went away. */
 void seccomp_cancel(struct seccomp_cache *c, void *arg);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who a container's process is, from the image's passwd and group files (passwd(5), group(5)).
  *
- * The files are the image's, so they are strangers' input: they are read line by line from a bounded buffer, a line that
- * does not parse is passed over, nothing is trusted to be terminated or numeric. The host's own user database is
- * never asked. */
+ * The files are the image's, so they are strangers' input: they are read line by line from a
+ * bounded buffer, a line that does not parse is passed over, nothing is trusted to be terminated or
+ * numeric. The host's own user database is never asked. */
 #include "proc/lower.h"
 
 #include "mem.h"
@@ -111,7 +111,8 @@ static bool find_uid(const char *passwd, int64_t uid, struct entry *ret)
     return false;
 }
 
-/* By name, or by uid when there is no such name and want is numeric (a name made of digits wins, as in other runtimes). */
+/* By name, or by uid when there is no such name and want is numeric (a name made of digits wins, as
+ * in other runtimes). */
 static bool find_user(const char *passwd, const char *want, size_t n, struct entry *ret)
 {
     const char *s = passwd;
@@ -178,7 +179,8 @@ static void add_groups(const char *group, struct field name, struct user *u)
 }
 
 /* e: the line of passwd, NULL when there is none; gid wins over the one in it when not negative. */
-static void fill(const char *group, const struct entry *e, int64_t uid, int64_t gid, struct user *ret)
+static void fill(const char *group, const struct entry *e, int64_t uid, int64_t gid,
+                 struct user *ret)
 {
     struct user u = { .uid = (uid_t)uid };
 
@@ -207,7 +209,8 @@ int user_resolve(const char *passwd, const char *group, const char *spec, struct
     found = find_user(passwd, want, n, &e);
     if (!found && number(want, n) < 0)
         return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                       "unable to find user %.*s: no matching entries in passwd file", (int)n, want);
+                       "unable to find user %.*s: no matching entries in passwd file", (int)n,
+                       want);
     if (colon && colon[1]) {
         gid = find_group(group, colon + 1, strlen(colon + 1));
         if (gid < 0)

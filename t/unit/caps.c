@@ -45,19 +45,27 @@ int main(void)
             ok(false, "name %d is found again", i);
     is_int(__builtin_popcountll(caps_default()), 14, "14 capabilities by default");
 
-    ok(apply(NULL, NULL, NULL) == 0 && bounding == dflt && ambient == 0, "nothing asked: the default set");
-    ok(apply(L("all"), L("CHOWN"), NULL) == 0 && bounding == (own & ~BIT(CAP_CHOWN)), "add ALL, drop CHOWN");
-    ok(apply(L("NET_BIND_SERVICE"), L("ALL"), NULL) == 0 && bounding == (BIT(CAP_NET_BIND_SERVICE) & own),
+    ok(apply(NULL, NULL, NULL) == 0 && bounding == dflt && ambient == 0,
+       "nothing asked: the default set");
+    ok(apply(L("all"), L("CHOWN"), NULL) == 0 && bounding == (own & ~BIT(CAP_CHOWN)),
+       "add ALL, drop CHOWN");
+    ok(apply(L("NET_BIND_SERVICE"), L("ALL"), NULL) == 0 &&
+           bounding == (BIT(CAP_NET_BIND_SERVICE) & own),
        "drop ALL, add one");
     ok(apply(L("ALL"), L("ALL"), NULL) == 0 && bounding == 0, "add ALL, drop ALL: none");
-    ok(apply(L("KILL"), L("KILL"), NULL) == 0 && !(bounding & BIT(CAP_KILL)), "a single drop comes last");
-    ok(apply(NULL, L("ALL"), L("NET_RAW")) == 0 && bounding == BIT(CAP_NET_RAW) && ambient == BIT(CAP_NET_RAW),
+    ok(apply(L("KILL"), L("KILL"), NULL) == 0 && !(bounding & BIT(CAP_KILL)),
+       "a single drop comes last");
+    ok(apply(NULL, L("ALL"), L("NET_RAW")) == 0 && bounding == BIT(CAP_NET_RAW) &&
+           ambient == BIT(CAP_NET_RAW),
        "an ambient one is in the bounding set as well");
-    ok(apply(NULL, L("NET_RAW"), L("NET_RAW")) == 0 && !(ambient & BIT(CAP_NET_RAW)), "dropped from ambient too");
+    ok(apply(NULL, L("NET_RAW"), L("NET_RAW")) == 0 && !(ambient & BIT(CAP_NET_RAW)),
+       "dropped from ambient too");
 
-    ok(apply(L("BOGUS"), NULL, NULL) < 0 && e.grpc == GRPC_INVALID_ARGUMENT, "unknown to add: refused");
+    ok(apply(L("BOGUS"), NULL, NULL) < 0 && e.grpc == GRPC_INVALID_ARGUMENT,
+       "unknown to add: refused");
     is_str(e.text, "unknown capability to add: 'BOGUS'", "by name");
-    ok(apply(NULL, L("BOGUS"), NULL) < 0 && e.grpc == GRPC_INVALID_ARGUMENT, "unknown to drop: refused");
+    ok(apply(NULL, L("BOGUS"), NULL) < 0 && e.grpc == GRPC_INVALID_ARGUMENT,
+       "unknown to drop: refused");
     if (own != BIT(CAP_LAST_CAP + 1) - 1) {
         int lost = __builtin_ctzll(~own);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* src/proc/cgroup on the real thing, below /cricket-test-<pid>. v1 and v2 are told apart only where the files' names show. */
+/* src/proc/cgroup on the real thing, below /cricket-test-<pid>. v1 and v2 are told apart only where
+ * the files' names show. */
 #include "tap.h"
 
 #include "mem.h"
@@ -39,7 +40,8 @@ static bool has(const char *controller)
     return strstr(cgroup_controllers(), controller) != NULL;
 }
 
-/* A process in the cgroup: joins through the descriptors, then runs fn; the parent waits until it has joined. */
+/* A process in the cgroup: joins through the descriptors, then runs fn; the parent waits until it
+ * has joined. */
 static pid_t in_cgroup(const char *path, int (*fn)(void))
 {
     int fds[CGROUP_FDS_MAX], p[2], n = cgroup_open_join(path, fds, &e);
@@ -137,8 +139,13 @@ static void test_make(void)
 static void test_limits(void)
 {
     struct cgroup_hugepage huge[] = { { "2MB", 0 }, { "1GB", 0 } };
-    struct cgroup_limits l = { .cpu_shares = 512, .cpu_quota = 50000, .cpu_period = 200000,
-                               .memory = 64 << 20, .pids = 77, .hugepages = huge, .n_hugepages = 2 };
+    struct cgroup_limits l = { .cpu_shares = 512,
+                               .cpu_quota = 50000,
+                               .cpu_period = 200000,
+                               .memory = 64 << 20,
+                               .pids = 77,
+                               .hugepages = huge,
+                               .n_hugepages = 2 };
 
     if (!has("cpu") || !has("memory") || !has("pids")) {
         skip("controllers here: %s", cgroup_controllers());
@@ -154,30 +161,34 @@ static void test_limits(void)
         is_str(get(leaf, "cpu", "cpu.cfs_period_us"), "200000", "period");
     }
     is_str(get(leaf, "memory", v2 ? "memory.max" : "memory.limit_in_bytes"), "67108864", "memory");
-    is_str(get(leaf, "memory", v2 ? "memory.swap.max" : "memory.memsw.limit_in_bytes"), v2 ? "0" : "67108864",
-           "no swap beyond it");
+    is_str(get(leaf, "memory", v2 ? "memory.swap.max" : "memory.memsw.limit_in_bytes"),
+           v2 ? "0" : "67108864", "no swap beyond it");
     is_str(get(leaf, "pids", "pids.max"), "77", "pids");
 
     l = (struct cgroup_limits){ .cpu_period = 10000, .cpu_quota = 20000, .memory = 128 << 20,
                                 .memory_swap = 256 << 20 };
     if (!is_int(cgroup_update(leaf, &l, &e), 0, "larger"))
         diag("%s", e.text);
-    is_str(get(leaf, "memory", v2 ? "memory.max" : "memory.limit_in_bytes"), "134217728", "memory grew");
+    is_str(get(leaf, "memory", v2 ? "memory.max" : "memory.limit_in_bytes"), "134217728",
+           "memory grew");
     is_str(get(leaf, "memory", v2 ? "memory.swap.max" : "memory.memsw.limit_in_bytes"),
            v2 ? "134217728" : "268435456", "with swap");
     is_str(get(leaf, "pids", "pids.max"), "77", "what is not named stays");
     l = (struct cgroup_limits){ .memory = 32 << 20, .memory_swap = 32 << 20 };
     is_int(cgroup_update(leaf, &l, &e), 0, "smaller");
-    is_str(get(leaf, "memory", v2 ? "memory.max" : "memory.limit_in_bytes"), "33554432", "memory shrank");
+    is_str(get(leaf, "memory", v2 ? "memory.max" : "memory.limit_in_bytes"), "33554432",
+           "memory shrank");
     l = (struct cgroup_limits){ .cpu_quota = -1, .memory = -1, .pids = -1 };
     is_int(cgroup_update(leaf, &l, &e), 0, "without limits");
     is_str(get(leaf, "pids", "pids.max"), "max", "pids");
     is_str(get(leaf, "cpu", v2 ? "cpu.max" : "cpu.cfs_quota_us"), v2 ? "max 10000" : "-1", "cpu");
     l = (struct cgroup_limits){ .memory = 64 << 20, .memory_swap = 32 << 20 };
-    ok(cgroup_set(leaf, &l, &e) < 0 && e.grpc == GRPC_INVALID_ARGUMENT, "memory+swap below memory: %s", e.text);
+    ok(cgroup_set(leaf, &l, &e) < 0 && e.grpc == GRPC_INVALID_ARGUMENT,
+       "memory+swap below memory: %s", e.text);
     huge[0].size = "../../2MB";
     l = (struct cgroup_limits){ .hugepages = huge, .n_hugepages = 1 };
-    ok(cgroup_set(leaf, &l, &e) < 0 && e.grpc == GRPC_INVALID_ARGUMENT, "a path as page size: %s", e.text);
+    ok(cgroup_set(leaf, &l, &e) < 0 && e.grpc == GRPC_INVALID_ARGUMENT, "a path as page size: %s",
+       e.text);
 }
 
 static void test_rollback(void)
@@ -189,11 +200,14 @@ static void test_rollback(void)
         return;
     }
     is_int(cgroup_set(leaf, &l, &e), 0, "a state to go back to");
-    /* no period is that long: fails after the shares were written; on v1 the quota before it as well */
+    /* no period is that long: fails after the shares were written; on v1 the quota before it as
+     * well */
     l = (struct cgroup_limits){ .cpu_shares = 1024, .cpu_quota = 1000, .cpu_period = 1000000000 };
     ok(cgroup_update(leaf, &l, &e) < 0, "an update that fails half way: %s", e.text);
-    is_str(get(leaf, "cpu", v2 ? "cpu.weight" : "cpu.shares"), v2 ? "20" : "512", "shares are the old ones");
-    is_str(get(leaf, "memory", v2 ? "memory.max" : "memory.limit_in_bytes"), "67108864", "memory too");
+    is_str(get(leaf, "cpu", v2 ? "cpu.weight" : "cpu.shares"), v2 ? "20" : "512",
+           "shares are the old ones");
+    is_str(get(leaf, "memory", v2 ? "memory.max" : "memory.limit_in_bytes"), "67108864",
+           "memory too");
     l = (struct cgroup_limits){ .cpu_shares = 1024, .cpuset_cpus = "4000" };
     ok(cgroup_update(leaf, &l, &e) < 0 || v2, "a CPU that is not there: %s", e.text);
 }
@@ -223,8 +237,10 @@ static void test_in_use(void)
         if (atoll(get(leaf, "memory", v2 ? "memory.current" : "memory.usage_in_bytes")) > 8 << 20)
             break;
     l.memory = 1 << 20;
-    ok(cgroup_update(leaf, &l, &e) < 0 && e.grpc == GRPC_FAILED_PRECONDITION, "below what is in use: %s", e.text);
-    is_str(get(leaf, "memory", v2 ? "memory.max" : "memory.limit_in_bytes"), "67108864", "the limit stays");
+    ok(cgroup_update(leaf, &l, &e) < 0 && e.grpc == GRPC_FAILED_PRECONDITION,
+       "below what is in use: %s", e.text);
+    is_str(get(leaf, "memory", v2 ? "memory.max" : "memory.limit_in_bytes"), "67108864",
+           "the limit stays");
     kill(pid, SIGKILL);
     is_int(status_of(pid), 137, "the eater is gone");
 }
@@ -233,7 +249,8 @@ static void test_unified(void)
 {
     struct plan_pair p = { "memory.high", "50331648" };
     struct cgroup_limits l = { .unified = &p, .n_unified = 1 };
-    static const char *const bad[] = { "../x/memory.max", "cgroup.procs", "cgroup.kill", "memory", "" };
+    static const char *const bad[] = { "../x/memory.max", "cgroup.procs", "cgroup.kill", "memory",
+                                       "" };
 
     is_int(cgroup_set(leaf, &l, &e), 0, "unified is %s", v2 ? "written" : "passed over on v1");
     if (!v2)
@@ -241,7 +258,8 @@ static void test_unified(void)
     is_str(get(leaf, "memory", "memory.high"), "50331648", "memory.high");
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         p.key = bad[i];
-        ok(cgroup_set(leaf, &l, &e) < 0 && e.grpc == GRPC_INVALID_ARGUMENT, "'%s' is refused", bad[i]);
+        ok(cgroup_set(leaf, &l, &e) < 0 && e.grpc == GRPC_INVALID_ARGUMENT, "'%s' is refused",
+           bad[i]);
     }
     p = (struct plan_pair){ "memory.nope", "1" };
     ok(cgroup_set(leaf, &l, &e) < 0, "a file that is not there: %s", e.text);
@@ -253,7 +271,9 @@ static void test_devices(void)
     struct cgroup_device_rule some[] = {
         { 'c', -1, -1, true, "m" }, { 'c', 1, -1, true, "r" }, { 'b', 1, 3, true, "rwm" },
     };
-    struct cgroup_device_rule minus[] = { { 'c', 1, -1, true, "r" }, { 'c', 1, 3, true, "w" }, { 'c', 1, 3, false, "w" } };
+    struct cgroup_device_rule minus[] = { { 'c', 1, -1, true, "r" },
+                                          { 'c', 1, 3, true, "w" },
+                                          { 'c', 1, 3, false, "w" } };
     struct cgroup_device_rule two[] = { { 'c', 1, 3, true, "r" }, { 'c', 1, 3, true, "w" } };
 
     if (!v2 && !has("devices")) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* src/proc/lower: what overlayfs would show, looked up without it; where a mount is allowed, compared with the kernel's own. */
+/* src/proc/lower: what overlayfs would show, looked up without it; where a mount is allowed,
+ * compared with the kernel's own. */
 #include "tap.h"
 
 #include "mem.h"
@@ -68,11 +69,14 @@ static const char *text(const char *path)
     return s;
 }
 
-/* The same through a real overlay mount, in a mount namespace of our own; NULL where that is not allowed. */
+/* The same through a real overlay mount, in a mount namespace of our own; NULL where that is not
+ * allowed. */
 static const char *kernel_text(const char *mnt, const char *path)
 {
     static char buf[100];
-    struct { uint64_t flags, mode, resolve; } how = { O_RDONLY | O_CLOEXEC, 0, 0x10 /* RESOLVE_IN_ROOT */ };
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = { O_RDONLY | O_CLOEXEC, 0, 0x10 /* RESOLVE_IN_ROOT */ };
     int at = open(mnt, O_PATH | O_CLOEXEC);
     int fd = (int)syscall(437 /* openat2 */, at, path, &how, sizeof how);
     ssize_t n;
@@ -164,7 +168,8 @@ int main(void)
         }
         is_str(text(cases[i].path), cases[i].want, "%s: %s", cases[i].path, cases[i].what);
         if (mounted)
-            is_str(kernel_text(p, cases[i].path), cases[i].want, "%s: so says overlayfs", cases[i].path);
+            is_str(kernel_text(p, cases[i].path), cases[i].want, "%s: so says overlayfs",
+                   cases[i].path);
     }
     if (mounted)
         umount2(p, MNT_DETACH);
@@ -175,11 +180,14 @@ int main(void)
     is_int(lower_read(layers, 3, "/bottom", 1, &s, &n, &e), -EFBIG, "larger than allowed");
     is_int(lower_read(layers, 3, "/d", 100, &s, &n, &e), -EISDIR, "a directory is not read");
     is_int(lower_read(layers, 0, "/d", 100, &s, &n, &e), -ENOENT, "no layers, nothing there");
-    ok(lower_open(layers, 3, "/dlink", O_PATH | O_DIRECTORY, &fd, &e) == 0 && close(fd) == 0, "a directory is opened");
-    is_int(lower_open(layers, 3, "/both", O_PATH | O_DIRECTORY, &fd, &e), -ENOTDIR, "a file is no directory");
+    ok(lower_open(layers, 3, "/dlink", O_PATH | O_DIRECTORY, &fd, &e) == 0 && close(fd) == 0,
+       "a directory is opened");
+    is_int(lower_open(layers, 3, "/both", O_PATH | O_DIRECTORY, &fd, &e), -ENOTDIR,
+           "a file is no directory");
     snprintf(p, sizeof p, "%s/fifo", layers[0]);
     mkfifo(p, 0600);
-    is_int(lower_read(layers, 3, "/fifo", 100, &s, &n, &e), -EINVAL, "a fifo is refused, not waited for");
+    is_int(lower_read(layers, 3, "/fifo", 100, &s, &n, &e), -EINVAL,
+           "a fifo is refused, not waited for");
 
     snprintf(p, sizeof p, "rm -rf %s", root);
     if (system(p))

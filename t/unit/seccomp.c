@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* src/proc/seccomp: compiled once, waited for together, found again by another daemon. The real worker compiles; a
- * script that counts stands before it. */
+/* src/proc/seccomp: compiled once, waited for together, found again by another daemon. The real
+ * worker compiles; a script that counts stands before it. */
 #include "tap.h"
 
 #include "mem.h"
@@ -62,7 +62,9 @@ static int runs(void)
 
 static struct seccomp_cache *open_cache(const char *default_profile)
 {
-    struct seccomp_opts o = { .state = state, .worker = worker, .default_profile = default_profile };
+    struct seccomp_opts o = { .state = state,
+                              .worker = worker,
+                              .default_profile = default_profile };
     struct seccomp_cache *c = NULL;
     struct err err = ERR_INIT;
 
@@ -97,13 +99,16 @@ int main(void)
     worker = mem_printf("%s/worker", dir);
     counter = mem_printf("%s/count", dir);
     mkdir(state, 0700);
-    auto_free char *script = mem_printf("#!/bin/sh\nprintf x >>%s\nexec %s/cricket-worker \"$@\"\n", counter,
-                                        build ? build : "build");
+    auto_free char *script = mem_printf("#!/bin/sh\nprintf x >>%s\nexec %s/cricket-worker \"$@\"\n",
+                                        counter, build ? build : "build");
     put(worker, script, 0755);
-    auto_free char *p1 = mem_printf("%s/p1", dir), *p2 = mem_printf("%s/p2", dir), *bad = mem_printf("%s/bad", dir);
-    auto_free char *big = mem_printf("%s/big", dir), *fifo = mem_printf("%s/fifo", dir), *gone = mem_printf("%s/gone", dir);
-    static const char text[] = "{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"flags\":[\"SECCOMP_FILTER_FLAG_LOG\"],"
-                               "\"syscalls\":[{\"names\":[\"chmod\"],\"action\":\"SCMP_ACT_ERRNO\"}]}";
+    auto_free char *p1 = mem_printf("%s/p1", dir), *p2 = mem_printf("%s/p2", dir),
+                   *bad = mem_printf("%s/bad", dir);
+    auto_free char *big = mem_printf("%s/big", dir), *fifo = mem_printf("%s/fifo", dir),
+                   *gone = mem_printf("%s/gone", dir);
+    static const char text[] =
+        "{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"flags\":[\"SECCOMP_FILTER_FLAG_LOG\"],"
+        "\"syscalls\":[{\"names\":[\"chmod\"],\"action\":\"SCMP_ACT_ERRNO\"}]}";
     put(p1, text, 0600);
     put(p2, text, 0600);
     put(bad, "{\"defaultAction\":\"SCMP_ACT_WHAT\"}", 0600);
@@ -133,13 +138,15 @@ int main(void)
     is_int(b[0].calls + b[1].calls + b[2].calls, 0, "three ask while it is being compiled");
     seccomp_cancel(c, &b[2]);
     loop_run(loop);
-    ok(b[0].calls == 1 && b[1].calls == 1 && b[0].bpf == b[1].bpf && b[0].bpf, "two get the same: one content, two paths");
+    ok(b[0].calls == 1 && b[1].calls == 1 && b[0].bpf == b[1].bpf && b[0].bpf,
+       "two get the same: one content, two paths");
     is_int(b[2].calls, 0, "who has gone is not called");
     is_int(b[0].flags, 2, "flags come along");
     is_int(runs(), 3, "one compilation for all");
 
     a = ask(c, bad, 0);
-    is_str(a.err.text + strlen("seccomp profile '") + strlen(bad), "': unknown action 'SCMP_ACT_WHAT'", "a bad one");
+    is_str(a.err.text + strlen("seccomp profile '") + strlen(bad),
+           "': unknown action 'SCMP_ACT_WHAT'", "a bad one");
     is_int(a.err.grpc, GRPC_INVALID_ARGUMENT, "is the caller's fault");
     int n = runs();
     put(bad, text, 0600);

@@ -102,10 +102,22 @@ static void reset(void)
     t.c.envs = t.kvp;
     cricket__state__image_config__init(&t.im);
     t.gids[0] = 5;
-    t.who = (struct spec_user){ .uid = 1000, .gid = 5, .groups = t.gids, .n_groups = 1, .home = z("/home/me") };
-    t.in = (struct spec_input){ .id = "abc", .config = &t.c, .sandbox = &t.sb, .image = &t.im, .user = &t.who,
-                                .node = &node, .lower = "/l/2:/l/1", .upper = "/c/upper", .work = "/c/work",
-                                .pod_dir = "/run/p", .log_path = "/log", .hostname = "web-1", .log_line_max = 16384 };
+    t.who = (struct spec_user){
+        .uid = 1000, .gid = 5, .groups = t.gids, .n_groups = 1, .home = z("/home/me")
+    };
+    t.in = (struct spec_input){ .id = "abc",
+                                .config = &t.c,
+                                .sandbox = &t.sb,
+                                .image = &t.im,
+                                .user = &t.who,
+                                .node = &node,
+                                .lower = "/l/2:/l/1",
+                                .upper = "/c/upper",
+                                .work = "/c/work",
+                                .pod_dir = "/run/p",
+                                .log_path = "/log",
+                                .hostname = "web-1",
+                                .log_line_max = 16384 };
 }
 
 static void mount_of(int i, const char *from, const char *to)
@@ -145,13 +157,21 @@ static void test_sandbox(void)
     Runtime__V1__DNSConfig dns = RUNTIME__V1__DNSCONFIG__INIT;
     Runtime__V1__UserNamespace u = RUNTIME__V1__USER_NAMESPACE__INIT;
     Runtime__V1__IDMapping map = RUNTIME__V1__IDMAPPING__INIT, *maps[2] = { &map, &map };
-    static const struct { const char *key; bool fine, host_net, host_ipc; } sysctls[] = {
-        { "net.ipv4.ip_forward", true, false, true }, { "net/ipv4/conf/eth0.1/forwarding", true, false, true },
-        { "kernel.shm_rmid_forced", true, true, false }, { "fs.mqueue.msg_max", true, true, false },
-        { "kernel.sem", true, true, false }, { "kernel.hostname", true, false, true },
-        { "kernel.panic", false, false, false }, { "vm.swappiness", false, false, false },
-        { "net.ipv4/../../kernel/panic", false, false, false }, { "net/../kernel/panic", false, false, false },
-        { "network.x", false, false, false }, { "kernel.semx", false, false, false }, { "", false, false, false },
+    static const struct { const char *key; bool fine, host_net, host_ipc;
+    } sysctls[] = {
+        { "net.ipv4.ip_forward", true, false, true },
+        { "net/ipv4/conf/eth0.1/forwarding", true, false, true },
+        { "kernel.shm_rmid_forced", true, true, false },
+        { "fs.mqueue.msg_max", true, true, false },
+        { "kernel.sem", true, true, false },
+        { "kernel.hostname", true, false, true },
+        { "kernel.panic", false, false, false },
+        { "vm.swappiness", false, false, false },
+        { "net.ipv4/../../kernel/panic", false, false, false },
+        { "net/../kernel/panic", false, false, false },
+        { "network.x", false, false, false },
+        { "kernel.semx", false, false, false },
+        { "", false, false, false },
     };
 
     reset();
@@ -213,7 +233,8 @@ static void test_sandbox(void)
     is_str(check_pod(), "run_as_group without run_as_user", "a group without a user");
     reset();
     t.sb_ns.network = MODE(CONTAINER);
-    is_str(check_pod(), "network namespace mode CONTAINER is not supported", "a network of the container's own");
+    is_str(check_pod(), "network namespace mode CONTAINER is not supported",
+           "a network of the container's own");
     t.sb_ns.network = 7;
     is_str(check_pod(), "unknown network namespace mode 7", "an unknown mode");
     reset();
@@ -255,7 +276,8 @@ static void test_sandbox(void)
 
     reset();
     Runtime__V1__WindowsPodSandboxConfig w = RUNTIME__V1__WINDOWS_POD_SANDBOX_CONFIG__INIT;
-    Runtime__V1__WindowsSandboxSecurityContext ws = RUNTIME__V1__WINDOWS_SANDBOX_SECURITY_CONTEXT__INIT;
+    Runtime__V1__WindowsSandboxSecurityContext ws =
+        RUNTIME__V1__WINDOWS_SANDBOX_SECURITY_CONTEXT__INIT;
     t.sb.windows = &w;
     w.security_context = &ws;
     is_str(check_pod(), "", "an empty windows part is passed over");
@@ -405,7 +427,8 @@ static void test_profiles(void)
             continue;
         }
         is_str(check(), "", "seccomp %zu", i);
-        ok(spec_build(&t.in, &s, &e) == 0 && (int)s->seccomp == cases[i].kind, "is of kind %d", cases[i].kind);
+        ok(spec_build(&t.in, &s, &e) == 0 && (int)s->seccomp == cases[i].kind, "is of kind %d",
+           cases[i].kind);
         is_str(s ? s->seccomp_path : "?", cases[i].path, "its path");
         spec_free(s);
         node.seccomp = false;
@@ -542,7 +565,8 @@ static const char *joined(char *const *v)
 static const char *argv_of(size_t n_entry, size_t n_cmd, size_t n_command, size_t n_args)
 {
     static char e1[] = "ep", e2[] = "ep2", c1[] = "cmd", r1[] = "run", a1[] = "arg", none[] = "";
-    char *entry[] = { n_entry == 9 ? none : e1, e2 }, *cmd[] = { c1 }, *command[] = { r1 }, *args[] = { a1 };
+    char *entry[] = { n_entry == 9 ? none : e1, e2 }, *cmd[] = { c1 }, *command[] = { r1 },
+         *args[] = { a1 };
     static char buf[100];
     struct spec *s;
 
@@ -590,8 +614,11 @@ static void test_process(void)
            "the environment: later ones in the place of earlier ones");
     is_str(s->plan.process.cwd, "/", "directory");
     is_int(s->plan.process.uid, 1000, "uid");
-    ok(s->plan.process.set_oom_score_adj && s->plan.process.oom_score_adj == 0, "oom_score_adj is always set");
-    ok(s->plan.process.cap_bounding == (caps_default() & caps_own()) && !s->plan.process.cap_ambient, "capabilities");
+    ok(s->plan.process.set_oom_score_adj && s->plan.process.oom_score_adj == 0,
+       "oom_score_adj is always set");
+    ok(s->plan.process.cap_bounding == (caps_default() & caps_own()) &&
+           !s->plan.process.cap_ambient,
+       "capabilities");
     ok(!s->plan.process.n_rlimits, "no limits of its own");
     spec_free(s);
 
@@ -604,7 +631,8 @@ static void test_process(void)
     t.res.oom_score_adj = 985;
     env_of(2, "HOME", "/x");
     s = build();
-    is_str(joined(s->plan.process.envp), "PATH=/bin HOSTNAME=web-1 A=one B=2 C=3 HOME=/x TERM=xterm", "with a terminal");
+    is_str(joined(s->plan.process.envp),
+           "PATH=/bin HOSTNAME=web-1 A=one B=2 C=3 HOME=/x TERM=xterm", "with a terminal");
     is_str(s->plan.process.cwd, "/app/x", "the image's directory, made absolute");
     ok(s->plan.process.tty && s->plan.process.stdin_open && s->plan.process.no_new_privs, "flags");
     ok(s->plan.process.n_rlimits == 1 && s->plan.process.rlimits[0].soft == 1024, "RLIMIT_NOFILE");
@@ -622,10 +650,13 @@ static void test_process(void)
     ok(spec_build_exec(&t.in, cmd, 2, true, true, &x, &e) == 0, "an exec");
     is_str(joined(x->process.argv), "sh -c", "its command");
     ok(strstr(joined(x->process.envp), "TERM=xterm") != NULL, "its terminal");
-    ok(x->process.no_new_privs && x->process.uid == 1000 && x->process.cap_bounding == (caps_default() & caps_own()) &&
-       x->process.stdin_open && x->process.tty, "and all that the first process has");
+    ok(x->process.no_new_privs && x->process.uid == 1000 &&
+           x->process.cap_bounding == (caps_default() & caps_own()) && x->process.stdin_open &&
+           x->process.tty,
+       "and all that the first process has");
     spec_exec_free(x);
-    ok(spec_build_exec(&t.in, cmd, 0, false, false, &x, &e) < 0 && e.grpc == GRPC_INVALID_ARGUMENT, "%s", e.text);
+    ok(spec_build_exec(&t.in, cmd, 0, false, false, &x, &e) < 0 && e.grpc == GRPC_INVALID_ARGUMENT,
+       "%s", e.text);
 }
 
 static const char *targets(const struct spec *s)
@@ -657,8 +688,11 @@ static void test_mounts(void)
     t.c.command = &cmd;
     t.c.n_command = 1;
     s = build();
-    is_str(targets(s), "/proc /dev /sys /dev/pts /dev/mqueue /dev/shm /etc/hostname /etc/hosts /etc/resolv.conf "
-                       "/sys/fs/cgroup", "the defaults, by depth");
+    is_str(
+        targets(s),
+        "/proc /dev /sys /dev/pts /dev/mqueue /dev/shm /etc/hostname /etc/hosts /etc/resolv.conf "
+        "/sys/fs/cgroup",
+        "the defaults, by depth");
     is_int(mount_at(s, "/dev/shm")->kind, PLAN_MOUNT_SHM, "the pod's /dev/shm");
     ok(mount_at(s, "/sys")->flags & PLAN_RDONLY, "/sys is read-only");
     ok(mount_at(s, "/sys/fs/cgroup")->flags & PLAN_RDONLY, "/sys/fs/cgroup too");
@@ -680,12 +714,16 @@ static void test_mounts(void)
     t.im.n_volumes = 3;
     t.sec.readonly_rootfs = true;
     s = build();
-    is_str(targets(s), "/proc /dev /sys /vol /data /dev/pts /dev/mqueue /dev/shm /etc/hostname /etc/resolv.conf "
-                       "/etc/hosts /sys/fs/cgroup /data/x/y",
-           "what is asked for takes the place of files and volumes, also those below it");
+    is_str(
+        targets(s),
+        "/proc /dev /sys /vol /data /dev/pts /dev/mqueue /dev/shm /etc/hostname /etc/resolv.conf "
+        "/etc/hosts /sys/fs/cgroup /data/x/y",
+        "what is asked for takes the place of files and volumes, also those below it");
     is_str(mount_at(s, "/etc/hosts")->source, "/h/hosts", "the hosts file that was asked for");
-    ok(mount_at(s, "/etc/hostname")->flags & PLAN_RDONLY, "the pod's files are read-only with the root");
-    is_int(mount_at(s, "/data/x/y")->flags, PLAN_RECURSIVE | PLAN_RDONLY, "read-only, this mount only");
+    ok(mount_at(s, "/etc/hostname")->flags & PLAN_RDONLY,
+       "the pod's files are read-only with the root");
+    is_int(mount_at(s, "/data/x/y")->flags, PLAN_RECURSIVE | PLAN_RDONLY,
+           "read-only, this mount only");
     is_int(mount_at(s, "/data")->propagation, PLAN_SLAVE, "propagation");
     is_int(s->plan.rootfs_propagation, PLAN_SLAVE, "the root has to let it through");
     is_int(mount_at(s, "/vol")->kind, PLAN_MOUNT_SELF, "a volume of the image");
@@ -708,7 +746,8 @@ static void test_mounts(void)
     t.c.n_mounts = 0;
     t.sb_ns.network = t.sb_ns.ipc = t.sb_ns.pid = MODE(NODE);
     s = build();
-    ok(!(mount_at(s, "/sys")->flags & PLAN_RDONLY) && !(mount_at(s, "/sys/fs/cgroup")->flags & PLAN_RDONLY),
+    ok(!(mount_at(s, "/sys")->flags & PLAN_RDONLY) &&
+           !(mount_at(s, "/sys/fs/cgroup")->flags & PLAN_RDONLY),
        "privileged: /sys is writable");
     is_int(s->plan.n_masked, 0, "nothing is masked");
     ok(!s->device_rules && s->plan.n_devices > 6, "every device, all allowed");
@@ -717,7 +756,8 @@ static void test_mounts(void)
        "the sandbox's namespaces are the node's");
     is_str(mount_at(s, "/dev/shm")->source, "/dev/shm", "and so is /dev/shm");
     for (size_t i = 0; i < s->plan.n_devices; i++)
-        if (str_starts(s->plan.devices[i].path, "/dev/pts/") || strcmp(s->plan.devices[i].path, "/dev/ptmx") == 0)
+        if (str_starts(s->plan.devices[i].path, "/dev/pts/") ||
+            strcmp(s->plan.devices[i].path, "/dev/ptmx") == 0)
             ok(false, "no %s", s->plan.devices[i].path);
     spec_free(s);
 
@@ -735,12 +775,16 @@ static void test_mounts(void)
     if (symlink("/dev/null", link) < 0)
         diag("symlink: %s", strerror(errno));
     s = build();
-    ok(s && s->plan.n_devices == 7 && s->plan.devices[6].major == 1 && s->plan.devices[6].minor == 3, "through a link");
-    ok(s && s->n_device_rules == 12 && strcmp(s->device_rules[11].access, "r") == 0, "with its permissions");
+    ok(s && s->plan.n_devices == 7 && s->plan.devices[6].major == 1 &&
+           s->plan.devices[6].minor == 3,
+       "through a link");
+    ok(s && s->n_device_rules == 12 && strcmp(s->device_rules[11].access, "r") == 0,
+       "with its permissions");
     spec_free(s);
     mkdir(devs, 0755);
     mkdir(sub, 0755);
-    if (mknod(node1, S_IFCHR | 0600, 1 << 8 | 5) < 0 || mknod(node2, S_IFCHR | 0600, 1 << 8 | 7) < 0) {
+    if (mknod(node1, S_IFCHR | 0600, 1 << 8 | 5) < 0 ||
+        mknod(node2, S_IFCHR | 0600, 1 << 8 | 7) < 0) {
         skip("no device nodes here: %s", strerror(errno));
         return;
     }
@@ -748,19 +792,26 @@ static void test_mounts(void)
     t.d.container_path = z("/dev/all");
     s = build();
     is_int(s->plan.n_devices, 8, "a directory: all below");
-    ok(strcmp(s->plan.devices[6].path, "/dev/all/a") == 0 || strcmp(s->plan.devices[7].path, "/dev/all/a") == 0,
+    ok(strcmp(s->plan.devices[6].path, "/dev/all/a") == 0 ||
+           strcmp(s->plan.devices[7].path, "/dev/all/a") == 0,
        "under the name asked for");
-    ok(strcmp(s->plan.devices[6].path, "/dev/all/sub/b") == 0 || strcmp(s->plan.devices[7].path, "/dev/all/sub/b") == 0,
+    ok(strcmp(s->plan.devices[6].path, "/dev/all/sub/b") == 0 ||
+           strcmp(s->plan.devices[7].path, "/dev/all/sub/b") == 0,
        "at any depth");
     spec_free(s);
 }
 
 static void test_namespaces(void)
 {
-    static const struct { int ctr, pod; enum plan_pidns want; } cases[] = {
-        { -1, MODE(POD), PLAN_PID_POD }, { MODE(POD), MODE(POD), PLAN_PID_POD }, { MODE(CONTAINER), MODE(POD), PLAN_PID_OWN },
-        { MODE(NODE), MODE(POD), PLAN_PID_HOST }, { MODE(TARGET), MODE(CONTAINER), PLAN_PID_TARGET },
-        { -1, MODE(NODE), PLAN_PID_HOST }, { MODE(POD), MODE(NODE), PLAN_PID_HOST },
+    static const struct { int ctr, pod; enum plan_pidns want;
+    } cases[] = {
+        { -1, MODE(POD), PLAN_PID_POD },
+        { MODE(POD), MODE(POD), PLAN_PID_POD },
+        { MODE(CONTAINER), MODE(POD), PLAN_PID_OWN },
+        { MODE(NODE), MODE(POD), PLAN_PID_HOST },
+        { MODE(TARGET), MODE(CONTAINER), PLAN_PID_TARGET },
+        { -1, MODE(NODE), PLAN_PID_HOST },
+        { MODE(POD), MODE(NODE), PLAN_PID_HOST },
     };
     char *cmd = z("x");
 
@@ -820,7 +871,8 @@ static void test_user(void)
     is_str(who(""), "0:0 /root 0 10", "nobody named: root and its groups");
     is_str(who("www"), "33:44 /var/www 44 500", "the image's user");
     is_str(who("www:extra"), "33:500 /var/www 500", "with a group");
-    is_str(who("nope"), "unable to find user nope: no matching entries in passwd file", "one that is not there");
+    is_str(who("nope"), "unable to find user nope: no matching entries in passwd file",
+           "one that is not there");
     t.sec.run_as_user = &t.user;
     t.user.value = 1234;
     is_str(who("www:extra"), "1234:0 / 0", "run_as_user wins over the image, group and all");
@@ -836,7 +888,8 @@ static void test_user(void)
     t.sec.run_as_username = z("root");
     is_str(who(""), "0:7 /root 7 20 60000", "run_as_username wins over run_as_user");
     t.sec.run_as_username = z("ghost");
-    is_str(who(""), "unable to find user ghost: no matching entries in passwd file", "and has to be there");
+    is_str(who(""), "unable to find user ghost: no matching entries in passwd file",
+           "and has to be there");
     is_int(e.grpc, GRPC_INVALID_ARGUMENT, "or it is the caller's fault");
     t.c.linux = NULL;
     is_str(who("33"), "33:44 /var/www 44 500", "without a linux part: the image's user");
@@ -844,15 +897,23 @@ static void test_user(void)
 
 static void test_signal(void)
 {
-    static const struct { int asked; const char *image; int number, shown; } cases[] = {
-        { 0, NULL, SIGTERM, RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM }, { 0, "", SIGTERM, RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM },
-        { 0, "SIGINT", SIGINT, RUNTIME__V1__SIGNAL__SIGNAL_SIGINT }, { 0, "quit", SIGQUIT, RUNTIME__V1__SIGNAL__SIGNAL_SIGQUIT },
-        { 0, "3", SIGQUIT, RUNTIME__V1__SIGNAL__SIGNAL_SIGQUIT }, { 0, "SIGRTMIN+3", 37, RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMINPLUS3 },
-        { 0, "RTMAX-1", 63, RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAXMINUS1 }, { 0, "RTMIN", 34, RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMIN },
-        { 0, "RTMIN+99", SIGTERM, RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM }, { 0, "nonsense", SIGTERM, RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM },
-        { RUNTIME__V1__SIGNAL__SIGNAL_SIGUSR1, "INT", SIGUSR1, RUNTIME__V1__SIGNAL__SIGNAL_SIGUSR1 },
+    static const struct { int asked; const char *image; int number, shown;
+    } cases[] = {
+        { 0, NULL, SIGTERM, RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM },
+        { 0, "", SIGTERM, RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM },
+        { 0, "SIGINT", SIGINT, RUNTIME__V1__SIGNAL__SIGNAL_SIGINT },
+        { 0, "quit", SIGQUIT, RUNTIME__V1__SIGNAL__SIGNAL_SIGQUIT },
+        { 0, "3", SIGQUIT, RUNTIME__V1__SIGNAL__SIGNAL_SIGQUIT },
+        { 0, "SIGRTMIN+3", 37, RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMINPLUS3 },
+        { 0, "RTMAX-1", 63, RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAXMINUS1 },
+        { 0, "RTMIN", 34, RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMIN },
+        { 0, "RTMIN+99", SIGTERM, RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM },
+        { 0, "nonsense", SIGTERM, RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM },
+        { RUNTIME__V1__SIGNAL__SIGNAL_SIGUSR1, "INT", SIGUSR1,
+          RUNTIME__V1__SIGNAL__SIGNAL_SIGUSR1 },
         { RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAX, "", 64, RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAX },
-        { RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAXMINUS14, "", 50, RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAXMINUS14 },
+        { RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAXMINUS14, "", 50,
+          RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAXMINUS14 },
         { RUNTIME__V1__SIGNAL__SIGNAL_SIGKILL, "", SIGKILL, RUNTIME__V1__SIGNAL__SIGNAL_SIGKILL },
     };
 
@@ -861,8 +922,8 @@ static void test_signal(void)
         int n;
 
         spec_stop_signal((Runtime__V1__Signal)cases[i].asked, cases[i].image, &n, &shown, NULL);
-        ok(n == cases[i].number && (int)shown == cases[i].shown, "%d, '%s': signal %d, shown as %d", cases[i].asked,
-           cases[i].image ? cases[i].image : "", n, shown);
+        ok(n == cases[i].number && (int)shown == cases[i].shown, "%d, '%s': signal %d, shown as %d",
+           cases[i].asked, cases[i].image ? cases[i].image : "", n, shown);
     }
     ok(spec_stop_signal((Runtime__V1__Signal)-1, "", NULL, NULL, &e) < 0, "%s", e.text);
 }
@@ -884,8 +945,9 @@ static void test_limits(void)
     h.page_size = z("2MB");
     t.res.hugepage_limits = &hp;
     t.res.n_hugepage_limits = 1;
-    ok(spec_limits(&t.res, &t.c, &l, &e) == 0 && l.pids == 100 && l.cpu_shares == 2 && l.memory == 1 << 20 &&
-       l.n_hugepages == 1, "limits");
+    ok(spec_limits(&t.res, &t.c, &l, &e) == 0 && l.pids == 100 && l.cpu_shares == 2 &&
+           l.memory == 1 << 20 && l.n_hugepages == 1,
+       "limits");
     spec_limits_deinit(&l);
     a.value = z("lots");
     ok(spec_limits(&t.res, &t.c, &l, &e) < 0 && e.grpc == GRPC_INVALID_ARGUMENT, "%s", e.text);
@@ -894,9 +956,13 @@ static void test_limits(void)
     spec_limits_deinit(&l);
 
     auto_free char *parent = NULL;
-    ok(spec_cgroup_parent("", "/cricket", &node, &parent, &e) == 0 && strcmp(parent, "/cricket") == 0, "default parent");
+    ok(spec_cgroup_parent("", "/cricket", &node, &parent, &e) == 0 &&
+           strcmp(parent, "/cricket") == 0,
+       "default parent");
     free(parent);
-    ok(spec_cgroup_parent("a//b/", "/cricket", &node, &parent, &e) == 0 && strcmp(parent, "/a/b") == 0, "a relative one");
+    ok(spec_cgroup_parent("a//b/", "/cricket", &node, &parent, &e) == 0 &&
+           strcmp(parent, "/a/b") == 0,
+       "a relative one");
 }
 
 static void put(const char *name, const char *text);
@@ -916,12 +982,18 @@ static void test_cdi(void)
     t.c.cdi_devices = &cdip;
     t.c.n_cdi_devices = 1;
     cdi.name = z("acme.com/gpu=nope");
-    put("acme.json", "{\"cdiVersion\":\"0.6.0\",\"kind\":\"acme.com/gpu\",\"devices\":["
-        "{\"name\":\"0\",\"containerEdits\":{\"env\":[\"GPU=0\"],\"deviceNodes\":[{\"path\":\"/dev/gpu0\",\"hostPath\":\"/dev/null\","
-        "\"permissions\":\"rw\"}],\"mounts\":[{\"hostPath\":\"/etc\",\"containerPath\":\"/gpu\",\"options\":[\"ro\",\"nosuid\",\"bind\"]}]}},"
-        "{\"name\":\"hook\",\"containerEdits\":{\"hooks\":[{\"hookName\":\"createContainer\",\"path\":\"/bin/true\"}]}},"
-        "{\"name\":\"proc\",\"containerEdits\":{\"mounts\":[{\"hostPath\":\"/etc\",\"containerPath\":\"/proc/sys\"}]}},"
-        "{\"name\":\"odd\",\"containerEdits\":{\"mounts\":[{\"hostPath\":\"/etc\",\"containerPath\":\"/gpu\",\"options\":[\"odd\"]}]}}]}");
+    put("acme.json",
+        "{\"cdiVersion\":\"0.6.0\",\"kind\":\"acme.com/gpu\",\"devices\":["
+        "{\"name\":\"0\",\"containerEdits\":{\"env\":[\"GPU=0\"],\"deviceNodes\":[{\"path\":\"/dev/"
+        "gpu0\",\"hostPath\":\"/dev/null\","
+        "\"permissions\":\"rw\"}],\"mounts\":[{\"hostPath\":\"/etc\",\"containerPath\":\"/"
+        "gpu\",\"options\":[\"ro\",\"nosuid\",\"bind\"]}]}},"
+        "{\"name\":\"hook\",\"containerEdits\":{\"hooks\":[{\"hookName\":\"createContainer\","
+        "\"path\":\"/bin/true\"}]}},"
+        "{\"name\":\"proc\",\"containerEdits\":{\"mounts\":[{\"hostPath\":\"/"
+        "etc\",\"containerPath\":\"/proc/sys\"}]}},"
+        "{\"name\":\"odd\",\"containerEdits\":{\"mounts\":[{\"hostPath\":\"/"
+        "etc\",\"containerPath\":\"/gpu\",\"options\":[\"odd\"]}]}}]}");
     ok(check()[0] && e.grpc == GRPC_INVALID_ARGUMENT, "no such CDI device: %s", e.text);
     cdi.name = z("acme.com/gpu=hook");
     ok(strstr(check(), "hooks are not supported") != NULL, "a hook is refused by name: %s", e.text);
@@ -933,12 +1005,15 @@ static void test_cdi(void)
     is_str(check(), "", "a device");
     s = build();
     ok(s && s->plan.n_devices == 7 && strcmp(s->plan.devices[6].path, "/dev/gpu0") == 0 &&
-       s->plan.devices[6].major == 1 && s->plan.devices[6].minor == 3 && s->plan.devices[6].uid == 1000, "its node");
+           s->plan.devices[6].major == 1 && s->plan.devices[6].minor == 3 &&
+           s->plan.devices[6].uid == 1000,
+       "its node");
     ok(s && s->n_device_rules == 12 && strcmp(s->device_rules[11].access, "rw") == 0, "its rule");
     ok(s && strstr(joined(s->plan.process.envp), " GPU=0"), "its variable");
     is_int(s ? mount_at(s, "/gpu")->flags : 0, PLAN_RDONLY | PLAN_NOSUID, "its mount");
     spec_free(s);
-    ok(spec_build_exec(&t.in, &cmd, 1, false, false, &x, &e) == 0 && strstr(joined(x->process.envp), " GPU=0"),
+    ok(spec_build_exec(&t.in, &cmd, 1, false, false, &x, &e) == 0 &&
+           strstr(joined(x->process.envp), " GPU=0"),
        "an exec has the variable too");
     spec_exec_free(x);
     auto_free char *path = mem_printf("%s/acme.json", dir);
@@ -958,8 +1033,11 @@ static void test_json(void)
     env_of(0, "BAD", "\xff\xfe");
     s = build();
     j = spec_json(s, "/cricket/abc", "/run/netns/x");
-    is_str(json_string_value(json_object_get(json_object_get(j, "linux"), "cgroupsPath")), "/cricket/abc", "cgroupsPath");
-    is_str(json_string_value(json_array_get(json_object_get(json_object_get(j, "process"), "args"), 0)), "x", "args");
+    is_str(json_string_value(json_object_get(json_object_get(j, "linux"), "cgroupsPath")),
+           "/cricket/abc", "cgroupsPath");
+    is_str(json_string_value(
+               json_array_get(json_object_get(json_object_get(j, "process"), "args"), 0)),
+           "x", "args");
     is_int(json_array_size(json_object_get(j, "mounts")), s->plan.n_mounts, "mounts");
     char *text = json_dumps(j, JSON_COMPACT);
     ok(text && strstr(text, "\"path\":\"/run/netns/x\""), "the network namespace has its path");
@@ -976,7 +1054,8 @@ int main(void)
     if (!mkdtemp(dir))
         bail_out("mkdtemp: %s", strerror(errno));
     spec_node_init(&node);
-    diag("apparmor %d selinux %d seccomp %d rro %d", node.apparmor, node.selinux, node.seccomp, node.rro);
+    diag("apparmor %d selinux %d seccomp %d rro %d", node.apparmor, node.selinux, node.seccomp,
+         node.rro);
     ok(node.caps == caps_own(), "the node's capabilities");
     /* the tests say for themselves what the node has */
     node.apparmor = node.selinux = false;

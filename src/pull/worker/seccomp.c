@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* seccomp CAPS: a profile in JSON on stdin (nothing: the built-in one) -> BPF on stdout.
  *
- * Profiles come in two shapes: the runtime-spec's linux.seccomp, and Docker's, where a rule may depend on
- * capabilities, architecture and kernel (includes, excludes) and archMap names the architectures. CAPS are the container's, "CAP_KILL,
- * CAP_CHOWN,...". libseccomp does the work, as a binary tree: such a filter loads and runs several times faster than a chain.
+ * Profiles come in two shapes: the runtime-spec's linux.seccomp, and Docker's, where a rule may
+ * depend on capabilities, architecture and kernel (includes, excludes) and archMap names the
+ * architectures. CAPS are the container's, "CAP_KILL, CAP_CHOWN,...". libseccomp does the work, as
+ * a binary tree: such a filter loads and runs several times faster than a chain.
  *
- * In front of its filter stands one thing that libseccomp cannot say: where the default answer is an error, a system call with a
- * higher number than any that the profile names gets ENOSYS. The profile's author did not know it, and C libraries
- * fall back on ENOSYS where EPERM makes them give up.
+ * In front of its filter stands one thing that libseccomp cannot say: where the default answer is
+ * an error, a system call with a higher number than any that the profile names gets ENOSYS. The
+ * profile's author did not know it, and C libraries fall back on ENOSYS where EPERM makes them give
+ * up.
  *
  * Output: struct head, then struct sock_filter[]. Errors: one line on stderr, exit 1. */
 #include "pull/worker/worker.h"
@@ -138,7 +140,8 @@ static int get_action(const json_t *name, const json_t *number, uint32_t *ret, s
         return 0;
     }
     if (strcmp(s, "SCMP_ACT_NOTIFY") == 0)
-        return err_set(err, -EOPNOTSUPP, "action 'SCMP_ACT_NOTIFY' is not supported: there is no listener");
+        return err_set(err, -EOPNOTSUPP,
+                       "action 'SCMP_ACT_NOTIFY' is not supported: there is no listener");
     return err_set(err, -EINVAL, "unknown action '%.64s'", s);
 }
 
@@ -148,8 +151,12 @@ static int get_operator(const char *s, enum scmp_compare *ret)
         const char *name;
         enum scmp_compare op;
     } ops[] = {
-        { "SCMP_CMP_NE", SCMP_CMP_NE }, { "SCMP_CMP_LT", SCMP_CMP_LT }, { "SCMP_CMP_LE", SCMP_CMP_LE },
-        { "SCMP_CMP_EQ", SCMP_CMP_EQ }, { "SCMP_CMP_GE", SCMP_CMP_GE }, { "SCMP_CMP_GT", SCMP_CMP_GT },
+        { "SCMP_CMP_NE", SCMP_CMP_NE },
+        { "SCMP_CMP_LT", SCMP_CMP_LT },
+        { "SCMP_CMP_LE", SCMP_CMP_LE },
+        { "SCMP_CMP_EQ", SCMP_CMP_EQ },
+        { "SCMP_CMP_GE", SCMP_CMP_GE },
+        { "SCMP_CMP_GT", SCMP_CMP_GT },
         { "SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ },
     };
 
@@ -170,7 +177,8 @@ static int get_u64(const json_t *v, uint64_t *ret)
         return 0;
     if (json_is_integer(v))
         *ret = (uint64_t)json_integer_value(v);
-    else if (json_is_real(v) && json_real_value(v) >= 0 && json_real_value(v) <= 18446744073709551615.0)
+    else if (json_is_real(v) && json_real_value(v) >= 0 &&
+             json_real_value(v) <= 18446744073709551615.0)
         *ret = (uint64_t)json_real_value(v);
     else
         return -EINVAL;
@@ -224,18 +232,22 @@ static bool is_wanted(const struct compiler *c, const json_t *rule)
             return false;
     if (names_arch(c, json_object_get(ex, "arches")))
         return false;
-    if (json_array_size(json_object_get(in, "arches")) && !names_arch(c, json_object_get(in, "arches")))
+    if (json_array_size(json_object_get(in, "arches")) &&
+        !names_arch(c, json_object_get(in, "arches")))
         return false;
     min = json_object_get(ex, "minKernel");
-    if (json_is_string(min) && json_string_value(min)[0] && kernel_at_least(c, json_string_value(min)))
+    if (json_is_string(min) && json_string_value(min)[0] &&
+        kernel_at_least(c, json_string_value(min)))
         return false;
     min = json_object_get(in, "minKernel");
-    return !json_is_string(min) || !json_string_value(min)[0] || kernel_at_least(c, json_string_value(min));
+    return !json_is_string(min) || !json_string_value(min)[0] ||
+           kernel_at_least(c, json_string_value(min));
 }
 
 /* --- rules */
 
-static int get_args(const json_t *rule, struct scmp_arg_cmp *ret, size_t *n, const char *call, struct err *err)
+static int get_args(const json_t *rule, struct scmp_arg_cmp *ret, size_t *n, const char *call,
+                    struct err *err)
 {
     size_t i;
     json_t *v;
@@ -248,18 +260,21 @@ static int get_args(const json_t *rule, struct scmp_arg_cmp *ret, size_t *n, con
 
         if (i >= 6)
             return err_set(err, -EINVAL, "'%.64s': more than 6 conditions", call);
-        if (!json_is_integer(index) || json_integer_value(index) < 0 || json_integer_value(index) > 5)
+        if (!json_is_integer(index) || json_integer_value(index) < 0 ||
+            json_integer_value(index) > 5)
             return err_set(err, -EINVAL, "'%.64s': index of an argument is not 0 to 5", call);
         if (get_operator(json_string_value(json_object_get(v, "op")), &op) < 0)
             return err_set(err, -EINVAL, "'%.64s': unknown operator", call);
-        if (get_u64(json_object_get(v, "value"), &a) < 0 || get_u64(json_object_get(v, "valueTwo"), &b) < 0)
+        if (get_u64(json_object_get(v, "value"), &a) < 0 ||
+            get_u64(json_object_get(v, "valueTwo"), &b) < 0)
             return err_set(err, -EINVAL, "'%.64s': value of an argument is no number", call);
         ret[(*n)++] = SCMP_CMP64((unsigned)json_integer_value(index), op, a, b);
     }
     return 0;
 }
 
-/* libseccomp takes one condition per argument and all have to hold. Two for the same argument: any of them. */
+/* libseccomp takes one condition per argument and all have to hold. Two for the same argument: any
+ * of them. */
 static bool index_twice(const struct scmp_arg_cmp *a, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -269,12 +284,13 @@ static bool index_twice(const struct scmp_arg_cmp *a, size_t n)
     return false;
 }
 
-static int add_call(struct compiler *c, const char *name, uint32_t action, const struct scmp_arg_cmp *args, size_t n)
+static int add_call(struct compiler *c, const char *name, uint32_t action,
+                    const struct scmp_arg_cmp *args, size_t n)
 {
     int nr = seccomp_syscall_resolve_name(name), r = 0;
 
     if (nr == __NR_SCMP_ERROR || action == c->default_action)
-        return 0;                    /* a call of another architecture or of the future; nothing to say */
+        return 0; /* a call of another architecture or of the future; nothing to say */
     if (++c->n_rules > RULES_MAX)
         return err_set(c->err, -E2BIG, "more than %d rules", RULES_MAX);
     if (index_twice(args, n))
@@ -305,7 +321,8 @@ static int add_rule(struct compiler *c, const json_t *rule)
     uint32_t action;
     size_t n, i;
     json_t *v;
-    int r = get_action(json_object_get(rule, "action"), json_object_get(rule, "errnoRet"), &action, c->err);
+    int r = get_action(json_object_get(rule, "action"), json_object_get(rule, "errnoRet"), &action,
+                       c->err);
 
     if (r < 0)
         return r;
@@ -362,7 +379,8 @@ static int add_arch(struct compiler *c, const json_t *name)
 
 static int add_arches(struct compiler *c, const json_t *profile)
 {
-    const json_t *list = json_object_get(profile, "architectures"), *map = json_object_get(profile, "archMap");
+    const json_t *list = json_object_get(profile, "architectures"),
+                 *map = json_object_get(profile, "archMap");
     uint32_t native = seccomp_arch_native();
     size_t i, k;
     json_t *v, *w;
@@ -404,7 +422,8 @@ static int add_flags(struct compiler *c, const json_t *profile)
             c->flags |= SECCOMP_FILTER_FLAG_LOG;
         else if (s && strcmp(s, "SECCOMP_FILTER_FLAG_SPEC_ALLOW") == 0)
             c->flags |= SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-        else if (!s || strcmp(s, "SECCOMP_FILTER_FLAG_TSYNC") != 0)   /* there is one thread: nothing to do */
+        else if (!s || strcmp(s, "SECCOMP_FILTER_FLAG_TSYNC") !=
+                           0) /* there is one thread: nothing to do */
             return err_set(c->err, -EINVAL, "flag '%.64s' is not supported", s ? s : "");
     }
     return 0;
@@ -432,8 +451,8 @@ static int compile(struct compiler *c, const json_t *profile)
     if (r == 0)
         r = refuse(profile, "listenerMetadata", c->err);
     if (r == 0)
-        r = get_action(json_object_get(profile, "defaultAction"), json_object_get(profile, "defaultErrnoRet"),
-                       &c->default_action, c->err);
+        r = get_action(json_object_get(profile, "defaultAction"),
+                       json_object_get(profile, "defaultErrnoRet"), &c->default_action, c->err);
     if (r < 0)
         return r;
     c->ctx = seccomp_init(c->default_action);
@@ -449,13 +468,16 @@ static int compile(struct compiler *c, const json_t *profile)
             r = add_rule(c, v);
     }
     if (r == 0)
-        r = seccomp_attr_set(c->ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2) < 0 ? err_set(c->err, -EIO, "binary tree") : 0;
+        r = seccomp_attr_set(c->ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2) < 0 ?
+                err_set(c->err, -EIO, "binary tree") :
+                0;
     return r;
 }
 
 /* --- BPF */
 
-/* if arch: if number > newest: ENOSYS. x32 has its own bit in the number and the architecture of x86_64. */
+/* if arch: if number > newest: ENOSYS. x32 has its own bit in the number and the architecture of
+ * x86_64. */
 static size_t unknown_calls(const struct compiler *c, struct sock_filter *f)
 {
     const uint16_t ld = BPF_LD | BPF_W | BPF_ABS, ret = BPF_RET | BPF_K;
@@ -473,7 +495,8 @@ static size_t unknown_calls(const struct compiler *c, struct sock_filter *f)
         f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, arch, 0, 4);
         f[n++] = (struct sock_filter)BPF_STMT(ld, offsetof(struct seccomp_data, nr));
         f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, x32_bit, 2, 0);
-        f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, (uint32_t)c->newest[i], 0, 1);
+        f[n++] =
+            (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, (uint32_t)c->newest[i], 0, 1);
         f[n++] = (struct sock_filter)BPF_STMT(ret, SECCOMP_RET_ERRNO | ENOSYS);
     }
     return n;
@@ -529,16 +552,21 @@ static int emit(const struct compiler *c, int out, struct err *err)
 
 /* --- the job */
 
-/* Parsing and computing: memory, the three descriptors, and what libseccomp asks the kernel about itself. */
+/* Parsing and computing: memory, the three descriptors, and what libseccomp asks the kernel about
+ * itself. */
 static int few_calls(struct err *err)
 {
     static const int calls[] = {
-        SCMP_SYS(read), SCMP_SYS(pread64), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(close), SCMP_SYS(lseek),
-        SCMP_SYS(_llseek), SCMP_SYS(fstat), SCMP_SYS(fstat64), SCMP_SYS(newfstatat), SCMP_SYS(statx),
-        SCMP_SYS(memfd_create), SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(mmap2), SCMP_SYS(munmap), SCMP_SYS(mremap),
-        SCMP_SYS(mprotect), SCMP_SYS(madvise), SCMP_SYS(futex), SCMP_SYS(getrandom), SCMP_SYS(gettimeofday),
-        SCMP_SYS(clock_gettime), SCMP_SYS(getpid), SCMP_SYS(uname), SCMP_SYS(prctl), SCMP_SYS(seccomp),
-        SCMP_SYS(rt_sigreturn), SCMP_SYS(exit), SCMP_SYS(exit_group),
+        SCMP_SYS(read),         SCMP_SYS(pread64),       SCMP_SYS(write),
+        SCMP_SYS(writev),       SCMP_SYS(close),         SCMP_SYS(lseek),
+        SCMP_SYS(_llseek),      SCMP_SYS(fstat),         SCMP_SYS(fstat64),
+        SCMP_SYS(newfstatat),   SCMP_SYS(statx),         SCMP_SYS(memfd_create),
+        SCMP_SYS(brk),          SCMP_SYS(mmap),          SCMP_SYS(mmap2),
+        SCMP_SYS(munmap),       SCMP_SYS(mremap),        SCMP_SYS(mprotect),
+        SCMP_SYS(madvise),      SCMP_SYS(futex),         SCMP_SYS(getrandom),
+        SCMP_SYS(gettimeofday), SCMP_SYS(clock_gettime), SCMP_SYS(getpid),
+        SCMP_SYS(uname),        SCMP_SYS(prctl),         SCMP_SYS(seccomp),
+        SCMP_SYS(rt_sigreturn), SCMP_SYS(exit),          SCMP_SYS(exit_group),
     };
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int r = ctx ? 0 : -ENOMEM;

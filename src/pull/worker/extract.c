@@ -25,7 +25,7 @@
 enum {
     ENTRIES_MAX = 4 * 1000 * 1000,
     TRAILING_MAX = 16 * 1024 * 1024, /* bytes behind the end mark: padding of tape drives */
-    CHECK_EVERY = 16 * 1024 * 1024,
+    CHECK_EVERY = 256 * 1024,        /* bytes between looks at the free space */
     CHECK_ENTRIES = 4096,
     RESERVE_MAX = 256 * 1024 * 1024, /* free space that stays: so much, or 2 % of a small file system */
     BLOCK = 4096,

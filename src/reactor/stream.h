@@ -68,7 +68,7 @@ size_t stream_sessions(const struct stream_server *s);
 
 /* --- exec and attach */
 
-/* The process's ends of the pipes that the session made: fds[0] to read stdin from, fds[1], fds[2] to write to; -1
+/* The process's ends of the pipes that the session made (but not for exec with tty): fds[0] to read stdin from, fds[1], fds[2] to write to; -1
  * for streams that the client did not ask for. They are the session's. After they have been given away (dup'ed by fork or SCM_RIGHTS)
  * session_close_fds() must be called, or the ends of streams cannot be seen. */
 void session_fds(struct session *s, int fds[3]);

@@ -40,7 +40,7 @@ long sys_clone3(uint64_t flags, int *pidfd, int cgroup_fd)
 
 void child_fail(const struct launch *l, int err, const char *fmt, ...)
 {
-    struct launch_msg m = { .code = -err };
+    struct launch_msg m = { .code = err < 0 ? err : -err };
     va_list ap;
     int n;
 
@@ -49,7 +49,8 @@ void child_fail(const struct launch *l, int err, const char *fmt, ...)
     va_end(ap);
     if (n < 0 || (size_t)n > sizeof m.text - 64)
         n = sizeof m.text - 64;
-    snprintf(m.text + n, sizeof m.text - (size_t)n, ": %s", strerror(err));
+    if (err > 0)
+        snprintf(m.text + n, sizeof m.text - (size_t)n, ": %s", strerror(err));
     (void)send(l->status_child, &m, sizeof m, MSG_NOSIGNAL);
     _exit(127);
 }

@@ -214,9 +214,9 @@ static void check_propagation(const struct launch *l, const struct wire_mount *m
     }
     close(i.fd);
     if (m->propagation == WIRE_SHARED && !shared)
-        child_fail(l, EINVAL, "path '%s' is mounted on '%s' but it is not a shared mount", src, point ? point : "?");
+        child_fail(l, -EINVAL, "path '%s' is mounted on '%s' but it is not a shared mount", src, point ? point : "?");
     if (m->propagation == WIRE_SLAVE && !shared && !slave)
-        child_fail(l, EINVAL, "path '%s' is mounted on '%s' but it is not a shared or slave mount", src,
+        child_fail(l, -EINVAL, "path '%s' is mounted on '%s' but it is not a shared or slave mount", src,
                    point ? point : "?");
 }
 

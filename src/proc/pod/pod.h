@@ -122,6 +122,7 @@ void launch_deinit(struct launch *l); /* everything but status, pid and pidfd of
 int launch_read(int status, struct launch_msg *m, int *ret_fd); /* 1: message, 0: exec'ed, -EAGAIN, other errors */
 
 /* in the child */
+/* err: errno, told in words behind the text; negative: the text says it all. */
 void child_fail(const struct launch *l, int err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), noreturn));
 int child_root(const struct launch *l);          /* mounts.c: up to the new root, entered; returns nothing but success */

@@ -140,6 +140,8 @@ static void sysctl_set(const struct maker *m, const char *key, const char *value
     if (key[first] == '.')
         for (size_t i = 0; i < n; i++)
             p[i] = p[i] == '.' ? '/' : p[i] == '/' ? '.' : p[i];
+    if (strstr(p, ".."))
+        maker_fail(m, EINVAL, "sysctl", key);
     int fd = dir < 0 ? -1 : (int)syscall(SYS_openat2, dir, p, &how, sizeof how);
     if (fd < 0 || write(fd, value, strlen(value)) < 0)
         maker_fail(m, errno, "sysctl", key);
@@ -265,13 +267,13 @@ static int write_map(pid_t pid, const char *name, void *base, const struct wire_
 static int hear(int fd, char want, char *why, size_t n)
 {
     char buf[512];
-    ssize_t r = read(fd, buf, sizeof buf - 1);
+    ssize_t r = read(fd, buf, 1);
 
     if (r == 1 && buf[0] == want)
         return 0;
-    if (r > 1 && buf[0] == '!') {
+    if (r == 1 && buf[0] == '!' && (r = read(fd, buf, sizeof buf - 1)) > 0) {
         buf[r] = '\0';
-        snprintf(why, n, "%s", buf + 1);
+        snprintf(why, n, "%s", buf);
         return -EINVAL;
     }
     snprintf(why, n, "the sandbox's first process died");

@@ -19,6 +19,7 @@
 #define DAY_MS (24LL * 3600 * 1000)
 
 static const struct conf_key keys[] = {
+    { "cdi.spec_dirs", K_DIRS, AT(cdi_spec_dirs), "/etc/cdi /var/run/cdi", 0, 0 },
     { "cgroup_driver", K_DRIVER, AT(cgroup_driver), "cgroupfs", 0, 0 },
     { "cgroup_parent", K_PARENT, AT(cgroup_parent), CONF_PARENT, 0, 0 },
     { "cni.bin_dirs", K_DIRS, AT(cni_bin_dirs), "/opt/cni/bin /usr/lib/cni", 0, 0 },

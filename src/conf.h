@@ -51,6 +51,7 @@ struct conf {
     enum log_level log_level;
     enum conf_cgroup_driver cgroup_driver;
     char *cgroup_parent;             /* "/cricket"; with the systemd driver "cricket.slice" */
+    char **cdi_spec_dirs;            /* a later one wins */
     char **cni_conf_dirs, **cni_bin_dirs;
     int64_t cni_timeout_ms;          /* of one plugin run */
     char *seccomp_profile;           /* "": built in */

@@ -9,6 +9,7 @@
 #include "str.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 static struct conf_mirror *mirror_free(struct conf_mirror *m)
 {
@@ -218,6 +219,15 @@ static int registry_member(void *ctx, const struct conf_at *at, struct err *err)
     return conf_fail(at, err, "unknown key");
 }
 
+static void warn_readable(const char *file)
+{
+    struct stat st;
+
+    if (stat(file, &st) == 0 && (st.st_mode & S_IROTH))
+        log_warn("op=config file='%s' err='it has credentials and everybody may read it', ignoring",
+                 file);
+}
+
 static int registry(void *ctx, const struct conf_at *at, struct err *err)
 {
     struct conf *c = ctx;
@@ -236,6 +246,8 @@ static int registry(void *ctx, const struct conf_at *at, struct err *err)
         registry_free(g);
         return r;
     }
+    if (g->password || g->auth || g->identity_token)
+        warn_readable(at->file);
     registry_put(&c->registries, g);
     return 0;
 }

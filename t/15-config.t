@@ -30,6 +30,12 @@ says 'root: "/a\n' 'c.yaml:2: not valid YAML' "no YAML"
 says 'registries:\n  configs:\n    a:\n      auth: {username: u, pasword: hunter2}\n' \
     'c.yaml:4: registries.configs.a.auth.pasword: unknown key' "a mistake next to a secret"
 is "$(check "$tmp/c.yaml" | grep -c hunter2)" 0 "does not show the secret"
+printf 'registries: {configs: {a: {auth: {username: u, password: hunter2}}}}\n' >"$tmp/c.yaml"
+chmod 644 "$tmp/c.yaml"
+ok "$(check "$tmp/c.yaml" | grep -q "level=warn .*c.yaml.*everybody may read it" && echo 1)" "a secret in a readable file is warned of"
+chmod 600 "$tmp/c.yaml"
+fine "$tmp/c.yaml" "not in one that only root reads"
+chmod 644 "$tmp/c.yaml"
 
 # --- hostile files
 head -c 100000 /dev/urandom >"$tmp/c.yaml"
@@ -67,6 +73,7 @@ fine "$srcdir/etc/config.d/50-example.yaml" "etc/config.d/50-example.yaml"
 sed 's/^\( *\)#  /\1/; s/^  mirrors: {}/  mirrors:/; s/^  configs: {}/  configs:/' "$srcdir/etc/config.yaml" |
     sed 's/^  \(docker.io\|mirror.example.com\):/    \1:/; s/^    \(endpoint\|auth\|tls\):/      \1:/' >"$tmp/c.yaml"
 ok "$(grep -q '^      endpoint:' "$tmp/c.yaml" && echo 1)" "the registries of etc/config.yaml are commented out"
+chmod 600 "$tmp/c.yaml"
 fine "$tmp/c.yaml" "and are right as well"
 cat >"$tmp/registries.yaml" <<'Y'
 mirrors:
@@ -86,6 +93,7 @@ configs:
       key_file: /etc/ssl/private/key
       ca_file: /etc/ssl/certs/ca
 Y
+chmod 600 "$tmp/registries.yaml"
 echo "registries_file: $tmp/registries.yaml" >"$tmp/c.yaml"
 fine "$tmp/c.yaml" "k3s's registries.yaml"
 echo '    rewrite: {"a": "b"}' | sed -i '4r /dev/stdin' "$tmp/registries.yaml"

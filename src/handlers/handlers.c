@@ -135,6 +135,7 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
     list_init(&h->sweeps);
     read_boot_id(h);
     spec_node_init(&h->node);
+    h->node.cdi_dirs = (const char *const *)conf->cdi_spec_dirs;
     h->node.create_missing_host_paths = conf->create_missing_host_paths;
     h->node.systemd_cgroups = conf->cgroup_driver == CONF_SYSTEMD;
     h->node.image_volumes = true;

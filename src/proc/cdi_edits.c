@@ -274,7 +274,8 @@ static int mount(const struct ctx *x, const struct ynode *map)
     if (r == 0 && !t.type)
         t.type = mem_strdup("");
     /* a file system of its own ("tmpfs") has a name there and no path */
-    if (r == 0 && t.host_path[0] != '/' && (!t.type[0] || strcmp(t.type, "bind") == 0))
+    if (r == 0 && t.host_path[0] != '/' && (!t.type[0] || strcmp(t.type, "bind") == 0 ||
+                                            strcmp(t.type, "none") == 0))
         r = fail(x, map, "hostPath '%.200s' is not an absolute path", t.host_path);
     if (r < 0 || !x->ret) {
         mount_deinit(&t);

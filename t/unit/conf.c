@@ -65,6 +65,7 @@ static void test_defaults(void)
     is_str(c->cgroup_parent, "/cricket", "parent");
     is_str(c->cni_bin_dirs[0], "/opt/cni/bin", "first plugin directory");
     is_str(c->cni_bin_dirs[1], "/usr/lib/cni", "second");
+    is_str(c->cdi_spec_dirs[1], "/var/run/cdi", "CDI directories");
     ok(!c->cni_bin_dirs[2] && c->pinned_images && !c->pinned_images[0], "lists end with NULL");
     is_int(c->cni_timeout_ms, 120000, "time in ms");
     is_int(c->log_line_max, 16384, "size in bytes");

@@ -6,11 +6,9 @@
  * Callbacks may free the link they are called from: while one runs, link_free() only marks it. */
 #include "proc/link.h"
 
-#include "list.h"
 #include "mem.h"
 #include "proc/flat.h"
-#include "proc/pod/wire.h"
-#include "reactor/child.h"
+#include "proc/link_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,59 +24,11 @@
 
 enum { MSGS_PER_TURN = 32, QUEUE_MAX = 4096 };
 
-enum call_kind { CALL_READY, CALL_REPLY, CALL_START, CALL_EXEC, CALL_ATTACH, CALL_SHUTDOWN };
-
-struct call {
-    struct list l;
-    uint32_t serial;
-    enum call_kind kind;
-    link_reply_fn reply;
-    link_start_fn start;
-    void *arg;
-    char what[96];                   /* before an error's text */
-};
-
-struct msg {
+struct msg {                         /* not sent yet */
     struct list l;
     size_t n_fds, len;
     int fds[WIRE_FDS_MAX];
     char data[];
-};
-
-struct link {
-    struct loop *loop;
-    struct ev_io io;
-    int fd;
-    uint32_t serial;                 /* of the last request */
-    struct link_events ev;
-    void (*on_ctr)(void *arg, const struct link_ctr *c);
-    link_ready_fn ready;             /* until it is called */
-    void *ready_arg;
-    char *state_dir, *netns;
-    struct child *child;             /* of link_spawn() */
-    pid_t pid, init_pid;
-    struct list calls, execs, attaches, queue;
-    size_t n_queue;
-    bool down, stopping;             /* the socket has ended; link_shutdown() was called */
-    bool undo;                       /* of link_spawn() that failed: the directory was made here */
-    int busy;                        /* callbacks running */
-    bool doomed;
-};
-
-struct link_exec {
-    struct list l;
-    struct link *k;
-    uint32_t serial;
-    struct link_exec_events ev;      /* callbacks NULL: forgotten */
-    bool started;
-};
-
-struct link_attach {
-    struct list l;
-    struct link *k;
-    uint32_t serial;
-    void (*closed)(void *arg, const struct err *err);
-    void *arg;
 };
 
 static void on_io(struct ev_loop *ev, struct ev_io *w, int revents);
@@ -208,8 +158,8 @@ static int send_now(struct link *k, const void *p, size_t n, const int *fds, siz
     return sendmsg(k->fd, &h, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
-static int send_msg(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len, const int *fds,
-                    size_t n_fds, struct err *err)
+int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len, const int *fds, size_t n_fds,
+              struct err *err)
 {
     char buf[WIRE_MSG_MAX];
     struct wire_hdr h = { WIRE_VERSION, (uint16_t)type, serial, (uint32_t)(sizeof h + len), 0 };
@@ -267,119 +217,14 @@ static void queue_flush(struct link *k)
     ev_io_start(loop_ev(k->loop), &k->io);
 }
 
-static uint32_t next_serial(struct link *k)
+uint32_t link_serial(struct link *k)
 {
     if (++k->serial == 0)
         k->serial = 1;
     return k->serial;
 }
 
-static struct call *call_new(struct link *k, enum call_kind kind, uint32_t serial, const char *what)
-{
-    struct call *c = mem_new(struct call);
-
-    c->kind = kind;
-    c->serial = serial;
-    snprintf(c->what, sizeof c->what, "%s", what);
-    list_add_tail(&k->calls, &c->l);
-    return c;
-}
-
-static struct call *call_take(struct link *k, uint32_t serial)
-{
-    struct call *c;
-
-    list_each(c, &k->calls, struct call, l)
-        if (c->serial == serial) {
-            list_del(&c->l);
-            return c;
-        }
-    return NULL;
-}
-
-static struct link_exec *exec_find(struct link *k, uint32_t serial)
-{
-    struct link_exec *x;
-
-    list_each(x, &k->execs, struct link_exec, l)
-        if (x->serial == serial)
-            return x;
-    return NULL;
-}
-
-static struct link_attach *attach_find(struct link *k, uint32_t serial)
-{
-    struct link_attach *a;
-
-    list_each(a, &k->attaches, struct link_attach, l)
-        if (a->serial == serial)
-            return a;
-    return NULL;
-}
-
 /* ---- answers */
-
-static void exec_done(struct link_exec *x, int status, const struct err *err)
-{
-    struct link_exec_events ev = x->ev;
-    bool started = x->started;
-
-    list_del(&x->l);
-    free(x);
-    if (!started && ev.started)
-        ev.started(ev.arg, 0, -1, err);
-    else if (started && ev.exited)
-        ev.exited(ev.arg, status);
-}
-
-static void attach_done(struct link_attach *a, const struct err *err)
-{
-    void (*closed)(void *arg, const struct err *e) = a->closed;
-    void *arg = a->arg;
-
-    list_del(&a->l);
-    free(a);
-    closed(arg, err);
-}
-
-/* err NULL: it went well. Frees c. */
-static void call_done(struct link *k, struct call *c, const struct err *err)
-{
-    struct err e;
-    struct link_exec *x;
-    struct link_attach *a;
-
-    if (err) {
-        e = *err;
-        if (c->what[0])
-            err_note(&e, "%s", c->what);
-        err = &e;
-    }
-    switch (c->kind) {
-    case CALL_READY:
-        break;
-    case CALL_START:
-        if (err)
-            c->start(c->arg, 0, -1, 0, err);
-        break;
-    case CALL_EXEC:
-        x = exec_find(k, c->serial);
-        if (x && err)
-            exec_done(x, 0, err);
-        break;
-    case CALL_ATTACH:
-        a = attach_find(k, c->serial);
-        if (a && err)
-            attach_done(a, err);
-        break;
-    case CALL_REPLY:
-    case CALL_SHUTDOWN:
-        if (c->reply)
-            c->reply(c->arg, err);
-        break;
-    }
-    free(c);
-}
 
 static void undo_dir(struct link *k)
 {
@@ -718,7 +563,7 @@ int link_spawn(struct loop *l, const struct link_opts *o, const struct link_sand
         fds[0] = file;
         for (size_t i = 0; i < o->n_cgroup_join_fds; i++)
             fds[1 + i] = o->cgroup_join_fds[i];
-        r = send_msg(k, WIRE_INIT, next_serial(k), &m, sizeof m, fds, 1 + o->n_cgroup_join_fds, err);
+        r = link_send(k, WIRE_INIT, link_serial(k), &m, sizeof m, fds, 1 + o->n_cgroup_join_fds, err);
     }
     if (r < 0) {
         if (k->undo)
@@ -756,7 +601,7 @@ int link_open(struct loop *l, const char *state_dir, const struct link_events *e
         return err_set(err, -EPERM, "'%s/sock' is listened on by user %u", state_dir, (unsigned)cred.uid);
     struct link *k = link_new(l, take_fd(&fd), state_dir, ev);
     k->pid = cred.pid;
-    int r = send_msg(k, WIRE_HELLO, next_serial(k), &m, sizeof m, NULL, 0, err);
+    int r = link_send(k, WIRE_HELLO, link_serial(k), &m, sizeof m, NULL, 0, err);
     if (r < 0) {
         link_free(k);
         return r;
@@ -766,195 +611,4 @@ int link_open(struct loop *l, const char *state_dir, const struct link_events *e
     k->ready_arg = arg;
     *ret = k;
     return 0;
-}
-
-/* ---- requests */
-
-static void set_id(char to[WIRE_ID], const char *id)
-{
-    snprintf(to, WIRE_ID, "%s", id ? id : "");
-}
-
-int link_start(struct link *k, const char *id, int plan_fd, const int *cgroup_fds, size_t n, bool cgroup2, int oom_fd,
-               const char *target, link_start_fn done, void *arg, struct err *err)
-{
-    struct wire_start m = { .flags = (cgroup2 ? WIRE_CGROUP2 : 0) | (oom_fd >= 0 ? WIRE_HAS_OOM : 0),
-                            .n_cgroups = (uint32_t)n };
-    int fds[WIRE_FDS_MAX];
-    size_t n_fds = 0;
-    uint32_t serial = next_serial(k);
-
-    if (n + 2 > ARRAY_LEN(fds))
-        return err_set(err, -E2BIG, "start container: %zu cgroups", n);
-    set_id(m.id, id);
-    set_id(m.target, target);
-    fds[n_fds++] = plan_fd;
-    if (oom_fd >= 0)
-        fds[n_fds++] = oom_fd;
-    for (size_t i = 0; i < n; i++)
-        fds[n_fds++] = cgroup_fds[i];
-    int r = send_msg(k, WIRE_START, serial, &m, sizeof m, fds, n_fds, err);
-    if (r < 0)
-        return err_note(err, "start container");
-    struct call *c = call_new(k, CALL_START, serial, "start container");
-    c->start = done;
-    c->arg = arg;
-    return 0;
-}
-
-void link_ack_exit(struct link *k, const char *id)
-{
-    struct wire_ctr_id m;
-
-    memset(&m, 0, sizeof m);
-    set_id(m.id, id);
-    (void)send_msg(k, WIRE_ACK_EXIT, 0, &m, sizeof m, NULL, 0, NULL);    /* unheard: the exit is told again */
-}
-
-void link_signal(struct link *k, const char *id, int sig)
-{
-    struct wire_signal m = { .sig = sig };
-
-    set_id(m.id, id);
-    (void)send_msg(k, WIRE_SIGNAL, 0, &m, sizeof m, NULL, 0, NULL);      /* a link that is down says so itself */
-}
-
-/* An answer that must not come before the caller has returned. */
-static void request(struct link *k, enum call_kind kind, enum wire_type type, const void *body, size_t len, const char *what,
-                    link_reply_fn done, void *arg)
-{
-    struct err e = ERR_INIT;
-    uint32_t serial = next_serial(k);
-    int r = send_msg(k, type, serial, body, len, NULL, 0, &e);
-    struct call *c = call_new(k, kind, serial, what);
-
-    c->reply = done;
-    c->arg = arg;
-    if (r < 0 && k->down) {
-        list_del(&c->l);
-        call_done(k, c, kind == CALL_SHUTDOWN ? NULL : &e);
-    }                                /* else the end of the link answers */
-}
-
-void link_reopen_log(struct link *k, const char *id, link_reply_fn done, void *arg)
-{
-    struct wire_ctr_id m;
-
-    memset(&m, 0, sizeof m);
-    set_id(m.id, id);
-    request(k, CALL_REPLY, WIRE_REOPEN, &m, sizeof m, "reopen log", done, arg);
-}
-
-void link_resize(struct link *k, const char *id, uint16_t w, uint16_t h)
-{
-    struct wire_resize m = { .width = w, .height = h };
-
-    set_id(m.id, id);
-    (void)send_msg(k, WIRE_RESIZE, 0, &m, sizeof m, NULL, 0, NULL);
-}
-
-void link_shutdown(struct link *k, link_reply_fn done, void *arg)
-{
-    k->stopping = true;
-    request(k, CALL_SHUTDOWN, WIRE_SHUTDOWN, "", 0, "stop the sandbox's supervisor", done, arg);
-}
-
-int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3], const int *cgroup_fds, size_t n,
-              bool cgroup2, const struct link_exec_events *ev, struct link_exec **ret, struct err *err)
-{
-    static const uint32_t flag[3] = { WIRE_FD_0, WIRE_FD_1, WIRE_FD_2 };
-    struct wire_exec m = { .flags = cgroup2 ? WIRE_CGROUP2 : 0, .n_cgroups = (uint32_t)n };
-    int all[WIRE_FDS_MAX];
-    size_t n_all = 0;
-    uint32_t serial = next_serial(k);
-
-    if (n + 4 > ARRAY_LEN(all))
-        return err_set(err, -E2BIG, "exec: %zu cgroups", n);
-    set_id(m.id, ctr_id);
-    all[n_all++] = plan_fd;
-    for (int i = 0; fds && i < 3; i++)
-        if (fds[i] >= 0) {
-            m.flags |= flag[i];
-            all[n_all++] = fds[i];
-        }
-    for (size_t i = 0; i < n; i++)
-        all[n_all++] = cgroup_fds[i];
-    int r = send_msg(k, WIRE_EXEC, serial, &m, sizeof m, all, n_all, err);
-    if (r < 0)
-        return err_note(err, "exec");
-    (void)call_new(k, CALL_EXEC, serial, "");
-    struct link_exec *x = mem_new(struct link_exec);
-    x->k = k;
-    x->serial = serial;
-    x->ev = *ev;
-    list_add_tail(&k->execs, &x->l);
-    *ret = x;
-    return 0;
-}
-
-void link_exec_kill(struct link_exec *x)
-{
-    struct wire_serial m = { x->serial };
-
-    if (x->k)
-        (void)send_msg(x->k, WIRE_EXEC_KILL, 0, &m, sizeof m, NULL, 0, NULL);
-}
-
-void link_exec_resize(struct link_exec *x, uint16_t w, uint16_t h)
-{
-    struct wire_resize m = { .serial = x->serial, .width = w, .height = h };
-
-    if (x->k)
-        (void)send_msg(x->k, WIRE_EXEC_RESIZE, 0, &m, sizeof m, NULL, 0, NULL);
-}
-
-void link_exec_forget(struct link_exec *x)
-{
-    link_exec_kill(x);
-    x->ev = (struct link_exec_events){ 0 };
-    if (!x->k || x->k->down) {
-        list_del(&x->l);
-        free(x);
-    }                                /* else freed when the supervisor says that it has ended */
-}
-
-int link_attach(struct link *k, const char *ctr_id, int in, int out, int err_fd,
-                void (*closed)(void *arg, const struct err *err), void *arg, struct link_attach **ret, struct err *err)
-{
-    struct wire_attach m = { .flags = 0 };
-    int fds[3], given[3] = { in, out, err_fd };
-    static const uint32_t flag[3] = { WIRE_FD_0, WIRE_FD_1, WIRE_FD_2 };
-    size_t n = 0;
-    uint32_t serial = next_serial(k);
-
-    set_id(m.id, ctr_id);
-    for (int i = 0; i < 3; i++)
-        if (given[i] >= 0) {
-            m.flags |= flag[i];
-            fds[n++] = given[i];
-        }
-    int r = send_msg(k, WIRE_ATTACH, serial, &m, sizeof m, fds, n, err);
-    if (r < 0)
-        return err_note(err, "attach");
-    (void)call_new(k, CALL_ATTACH, serial, "attach");
-    struct link_attach *a = mem_new(struct link_attach);
-    a->k = k;
-    a->serial = serial;
-    a->closed = closed;
-    a->arg = arg;
-    list_add_tail(&k->attaches, &a->l);
-    *ret = a;
-    return 0;
-}
-
-void link_attach_close(struct link_attach *a)
-{
-    struct wire_serial m = { a->serial };
-    struct call *c = a->k ? call_take(a->k, a->serial) : NULL;
-
-    if (a->k)
-        (void)send_msg(a->k, WIRE_ATTACH_CLOSE, 0, &m, sizeof m, NULL, 0, NULL);
-    free(c);
-    list_del(&a->l);
-    free(a);
 }

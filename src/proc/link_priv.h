@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What link.c (the socket, what comes in) and link_calls.c (what is asked for) share. */
+#ifndef CRICKET_LINK_PRIV_H
+#define CRICKET_LINK_PRIV_H
+
+#include "list.h"
+#include "proc/link.h"
+#include "proc/pod/wire.h"
+#include "reactor/child.h"
+
+enum call_kind { CALL_READY, CALL_REPLY, CALL_START, CALL_EXEC, CALL_ATTACH, CALL_SHUTDOWN };
+
+struct call {
+    struct list l;
+    uint32_t serial;
+    enum call_kind kind;
+    link_reply_fn reply;
+    link_start_fn start;
+    void *arg;
+    char what[96];                   /* before an error's text */
+};
+
+struct link {
+    struct loop *loop;
+    struct ev_io io;
+    int fd;
+    uint32_t serial;                 /* of the last request */
+    struct link_events ev;
+    void (*on_ctr)(void *arg, const struct link_ctr *c);
+    link_ready_fn ready;             /* until it is called */
+    void *ready_arg;
+    char *state_dir, *netns;
+    struct child *child;             /* of link_spawn() */
+    pid_t pid, init_pid;
+    struct list calls, execs, attaches, queue;
+    size_t n_queue;
+    bool down, stopping;             /* the socket has ended; link_shutdown() was called */
+    bool undo;                       /* of link_spawn() that failed: the directory was made here */
+    int busy;                        /* callbacks running */
+    bool doomed;
+};
+
+struct link_exec {
+    struct list l;
+    struct link *k;
+    uint32_t serial;
+    struct link_exec_events ev;      /* callbacks NULL: forgotten */
+    bool started;
+};
+
+struct link_attach {
+    struct list l;
+    struct link *k;
+    uint32_t serial;
+    void (*closed)(void *arg, const struct err *err);
+    void *arg;
+};
+
+/* 0, also when it is queued; descriptors are dup'ed. */
+int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len, const int *fds, size_t n_fds,
+              struct err *err);
+uint32_t link_serial(struct link *k);            /* the next request's */
+
+/* link_calls.c */
+struct call *call_new(struct link *k, enum call_kind kind, uint32_t serial, const char *what);
+struct call *call_take(struct link *k, uint32_t serial);
+void call_done(struct link *k, struct call *c, const struct err *err); /* err NULL: it went well. Frees c. */
+struct link_exec *exec_find(struct link *k, uint32_t serial);
+struct link_attach *attach_find(struct link *k, uint32_t serial);
+void exec_done(struct link_exec *x, int status, const struct err *err);
+void attach_done(struct link_attach *a, const struct err *err);
+
+#endif

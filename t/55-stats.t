@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cricket import *  # noqa: E402,F401,F403
-from cricket import Daemon, cgroup_file, fails, finish, is_, like, need, ok, pb, skip, wait_until  # noqa: E402
+from cricket import Daemon, cgroup_is_v2, fails, finish, is_, like, need, ok, pb, skip, wait_until  # noqa: E402
 
 need("root")
 # what a kernel may not have, or a pod may not have done
@@ -58,6 +58,11 @@ ok(t.cpu.timestamp > s.cpu.timestamp and t.cpu.usage_core_nano_seconds.value >= 
 m = d.ContainerStats(container_id=made).stats
 is_((m.HasField("cpu"), m.HasField("memory"), m.attributes.metadata.name, m.writable_layer.used_bytes.value), (False, False, "made", 0),
     "a container that was not started: attributes and an empty layer")
+if cgroup_is_v2() and os.path.exists("/proc/pressure/cpu"):
+    ok(t.cpu.psi.HasField("Some") and t.memory.psi.HasField("Full") and t.io.psi.HasField("Some") and t.io.timestamp > 0, "pressure", t)
+    ok(t.cpu.psi.Some.Total > 0, "of the CPU, with a quota")
+else:
+    skip("cgroup v1 has no pressure", 2)
 fails(d.ContainerStats, "NOT_FOUND", "nope", "an unknown container", container_id="nope")
 fails(d.ContainerStats, "INVALID_ARGUMENT", "empty", "no id", container_id="")
 

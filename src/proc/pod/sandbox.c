@@ -179,7 +179,9 @@ static void become_init(const struct maker *m)
     struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
     struct __user_cap_data_struct d[2];
     sigset_t chld;
-    int r = empty_root("4k", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    /* root of a user namespace may not look into the pod's directory, where the supervisor stands */
+    int r = chdir("/") < 0 ? -errno :
+            empty_root("4k", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
 
     if (r < 0)
         maker_fail(m, -r, "root of", "init");

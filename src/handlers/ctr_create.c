@@ -130,11 +130,9 @@ static void create_done(struct op *op)
         return;
     }
     waiters_fail(&o->waiters, &op->err);
-    ctr_drop_layers(c);
-    list_del(&c->in_sandbox);
-    turn_end(&c->turns, &o->turn);    /* a stop of the sandbox may wait behind us: it finds nothing to stop */
+    turn_end(&c->turns, &o->turn);
     create_free(o);
-    ctr_forget(c);
+    ctr_remove_start(c, NULL, NULL);    /* behind whatever waits for it: a stop of the sandbox may */
 }
 
 static const struct op_step create_steps[] = {

@@ -29,6 +29,7 @@ struct loop {
     ev_prepare first, last;
     struct hook hooks[HOOKS_MAX];
     size_t n_hooks;
+    struct list jobs;
     bool settling;
     struct loop_stats stats;
     int64_t turn_us;                 /* when this turn began; 0: none is going on */
@@ -147,6 +148,7 @@ struct loop *loop_new(struct err *err)
     }
     l = mem_new(struct loop);
     l->ev = ev;
+    list_init(&l->jobs);
     l->begin.data = l->first.data = l->last.data = l;
     ev_check_init(&l->begin, on_begin);
     ev_set_priority(&l->begin, EV_MAXPRI);
@@ -194,13 +196,32 @@ void loop_before_reply(struct loop *l, void (*fn)(void *arg), void *arg)
     l->hooks[l->n_hooks++] = (struct hook){ fn, arg };
 }
 
+void loop_later(struct loop *l, struct loop_job *j)
+{
+    if (list_empty(&j->l))
+        list_add_tail(&l->jobs, &j->l);
+}
+
+static void run_jobs(struct loop *l)
+{
+    struct loop_job *j;
+
+    while ((j = list_first(&l->jobs, struct loop_job, l))) {
+        list_del(&j->l);
+        j->fn(j);
+    }
+}
+
 void loop_settle(struct loop *l)
 {
     if (l->settling)
         return;
     l->settling = true;
-    for (size_t i = 0; i < l->n_hooks; i++)
-        l->hooks[i].fn(l->hooks[i].arg);
+    do {
+        run_jobs(l);
+        for (size_t i = 0; i < l->n_hooks; i++)
+            l->hooks[i].fn(l->hooks[i].arg);
+    } while (!list_empty(&l->jobs));
     l->settling = false;
 }
 

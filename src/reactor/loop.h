@@ -9,6 +9,7 @@
 #define CRICKET_LOOP_H
 
 #include "err.h"
+#include "list.h"
 
 #include <ev.h>
 #include <stdbool.h>
@@ -29,9 +30,17 @@ struct ev_loop *loop_ev(struct loop *l);
 void loop_run(struct loop *l);                   /* until loop_stop() */
 void loop_stop(struct loop *l);
 
+/* Work that is due in this turn, but not inside of whoever caused it: fn runs once, before the hooks below, so what it replies
+ * leaves with this turn. Jobs run in the order in which they were put off; list_init(&j->l) before the first time. */
+struct loop_job {
+    struct list l;
+    void (*fn)(struct loop_job *j);
+};
+void loop_later(struct loop *l, struct loop_job *j);
+
 /* Registers fn to run before replies leave. At most 4; they run in the order of registration. */
 void loop_before_reply(struct loop *l, void (*fn)(void *arg), void *arg);
-void loop_settle(struct loop *l);                /* runs those hooks now */
+void loop_settle(struct loop *l);                /* runs the jobs and those hooks now */
 
 /* Names the work that is going on, for the log line of a turn over 10 ms. A string literal. */
 void loop_name(struct loop *l, const char *name);

@@ -114,6 +114,23 @@ static void advance(struct op *op, enum wake why)
     finish(op);
 }
 
+static void resume(struct loop_job *j)
+{
+    struct op *op = container_of(j, struct op, job);
+    enum wake why = op->job_why;
+
+    if (op->undoing) {
+        if (op->failing)
+            log_step(op, "wait", -1, clock_mono_ms());
+        op->failing = false;
+        err_clear(&op->err);
+    } else if (op->failing || op->cancelled) {
+        start_undo(op);
+        why = WAKE_START;
+    }
+    advance(op, why);
+}
+
 static void on_timeout(struct ev_loop *ev, ev_timer *w, int revents)
 {
     (void)ev;
@@ -133,6 +150,8 @@ void op_start(struct op *op, const struct op_class *cls, struct loop *loop, cons
     op->started_ms = clock_mono_ms();
     ev_timer_init(&op->timer, on_timeout, 0., 0.);
     op->timer.data = op;
+    list_init(&op->job.l);
+    op->job.fn = resume;
     list_add_tail(&all_ops, &op->all);
     n_ops++;
     advance(op, WAKE_START);
@@ -160,16 +179,8 @@ void op_wake(struct op *op, enum wake why)
     }
     op->waiting = false;
     ev_timer_stop(loop_ev(op->loop), &op->timer);
-    if (op->undoing) {
-        if (op->failing)
-            log_step(op, "wait", -1, clock_mono_ms());
-        op->failing = false;
-        err_clear(&op->err);
-    } else if (op->failing || op->cancelled) {
-        start_undo(op);
-        why = WAKE_START;
-    }
-    advance(op, why);
+    op->job_why = why;
+    loop_later(op->loop, &op->job);
 }
 
 void op_fail(struct op *op, const struct err *err)

@@ -61,6 +61,8 @@ struct op {
     enum wake pending;               /* a wake that came while the step was still running */
     bool has_pending;
     struct ev_timer timer;
+    struct loop_job job;             /* the next step, put off to the end of the turn */
+    enum wake job_why;
     int64_t started_ms;
     struct list all;                 /* every live operation, for status */
 };
@@ -68,7 +70,8 @@ struct op {
 void op_start(struct op *op, const struct op_class *cls, struct loop *loop, const char *id);
 /* Inside a step: arm a deadline (0: none) and return OP_WAIT. */
 int op_wait(struct op *op, int64_t timeout_ms);
-/* What the operation waited for happened. A wake of an operation that does not wait is kept for its next wait. */
+/* What the operation waited for happened. The next step runs at the end of the turn, never inside of op_wake(): whoever
+ * reports an event need not fear that its object is freed underneath it. A wake of an operation that does not wait is kept for its next wait. */
 void op_wake(struct op *op, enum wake why);
 /* The same, but what happened is a failure: copies *err (NULL: op->err is set already) and starts the undo. */
 void op_fail(struct op *op, const struct err *err);

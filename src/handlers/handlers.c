@@ -151,6 +151,8 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
         r = recover_load(h, err);
     if (r >= 0)
         r = recover_run(h, same_boot, err);
+    if (r >= 0)
+        r = stream_listen(l, conf->stream_address, conf->stream_port, &h->stream, err);
     if (r < 0) {
         handlers_free(h);
         return r;
@@ -173,6 +175,7 @@ struct handlers *handlers_free(struct handlers *h)
         ctr_end_execs(c);
     sandbox_each(h, i, s)
         sandbox_end_forwards(s);
+    h->stream = h->stream ? stream_free(h->stream) : NULL;
     image_puller_free(h);
     h->cni = cni_free(h->cni);
     net_check_end(h);

@@ -138,6 +138,13 @@ static void start_class(struct job *j, const struct op_class *c)
 {
     str_reset(&trace);
     op_start(&j->op, c, loop, "4f1c");
+    loop_settle(loop);               /* what a wake puts off to the end of the turn */
+}
+
+static void cancel(struct job *j, int grpc)
+{
+    op_cancel(&j->op, grpc);
+    loop_settle(loop);
 }
 
 static void start(struct job *j)
@@ -228,14 +235,14 @@ static void test_cancel(void)
     struct job j = { .wait_at = 2, .timeout_ms = 100000 };
 
     start(&j);
-    op_cancel(&j.op, GRPC_DEADLINE_EXCEEDED);
+    cancel(&j, GRPC_DEADLINE_EXCEEDED);
     is_str(trace.p, "1s 2s x A B C done", "cancel ends the wait and runs the undo");
     is_int(j.err.grpc, GRPC_DEADLINE_EXCEEDED, "the status is the one given");
 
     j = (struct job){ .wait_at = 2, .timeout_ms = 100000, .lazy_cancel = true };
     start(&j);
-    op_cancel(&j.op, GRPC_CANCELLED);
-    op_cancel(&j.op, GRPC_CANCELLED);
+    cancel(&j, GRPC_CANCELLED);
+    cancel(&j, GRPC_CANCELLED);
     is_str(trace.p, "1s 2s x ", "a cancel may take its time, and comes once");
     finish(&j);
     is_str(trace.p, "1s 2s x A B C done", "the undo runs when the wait has really ended");
@@ -256,7 +263,7 @@ static void test_cancel(void)
 
     j = (struct job){ .wait_at = 2 };
     start_class(&j, &stubborn);
-    op_cancel(&j.op, GRPC_CANCELLED);
+    cancel(&j, GRPC_CANCELLED);
     finish(&j);
     is_str(trace.p, "1s 2s 3d done", "an operation that cannot be cancelled finishes");
     is_int(j.err.code, 0, "successfully");

@@ -175,7 +175,7 @@ static bool has_conns(void *arg)
     return count_conns(arg) != 0;
 }
 
-struct http_server *http_free(struct http_server *h)
+struct http_server *stream_http_free(struct http_server *h)
 {
     h2o_multithread_queue_t *queue;
 

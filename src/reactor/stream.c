@@ -360,7 +360,7 @@ struct stream_server *stream_free(struct stream_server *s)
     if (!s)
         return NULL;
     s->closing = true;
-    s->http = http_free(s->http);    /* upgrades under way come back */
+    s->http = stream_http_free(s->http);    /* upgrades under way come back */
     while (!list_empty(&s->sessions))
         session_kill(list_first(&s->sessions, struct session, link));
     on_reap(NULL, &s->reaper, 0);

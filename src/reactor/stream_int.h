@@ -73,7 +73,7 @@ struct offer *offer_free(struct offer *o);
 
 /* --- h2o_stream.c: the HTTP/1.1 listener. Owns listen_fd. */
 int http_listen(struct loop *l, int listen_fd, struct stream_server *s, struct http_server **ret, struct err *err);
-struct http_server *http_free(struct http_server *h);
+struct http_server *stream_http_free(struct http_server *h);
 
 /* --- session.c */
 

@@ -157,8 +157,7 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
         handlers_free(h);
         return r;
     }
-    if (same_boot)
-        net_check_all(h);
+    net_check_all(h);
     *ret = h;
     return 0;
 }

@@ -77,7 +77,7 @@ void net_attach_deinit(struct net_attach *n)
     free(n->options);
 }
 
-/* --- CHECK after a restart, one sandbox at a time */
+/* --- after a restart: CHECK, one sandbox at a time, then GC */
 
 struct net_check {
     struct handlers *h;
@@ -86,6 +86,36 @@ struct net_check {
 };
 
 static void check_next(struct net_check *k);
+
+static void on_collected(void *arg, const struct cni_result *r, const struct err *err)
+{
+    struct net_check *k = arg;
+
+    (void)r;
+    if (err)
+        log_warn("op=gc err='%s', ignoring", err->text);
+    k->h->net_check = NULL;
+    free(k);
+}
+
+/* GC (CNI 1.1.0): the plugins hear who still has an attachment; what else they keep is theirs to drop. A sandbox is in
+ * the list from before its ADD until its DEL has succeeded. */
+static void collect(struct net_check *k)
+{
+    auto_free const char **ids = mem_array(k->h->sandboxes.n + 1, sizeof *ids);
+    struct err err = ERR_INIT;
+    struct sandbox *s;
+    size_t n = 0;
+
+    sandbox_each(k->h, i, s)
+        if (s->rec->cni_added)
+            ids[n++] = s->id;
+    if (cni_gc(k->h->cni, ids, 0, on_collected, k, &k->call, &err) < 0) {
+        log_debug("op=gc err='%s'", err.text);    /* no network configured: nothing to collect */
+        k->h->net_check = NULL;
+        free(k);
+    }
+}
 
 static void on_checked(void *arg, const struct cni_result *r, const struct err *err)
 {
@@ -116,8 +146,7 @@ static void check_next(struct net_check *k)
             return;
         log_warn("op=check sandbox=%s err='%s', leaving it as it is", s->id, err.text);
     }
-    k->h->net_check = NULL;
-    free(k);
+    collect(k);
 }
 
 void net_check_all(struct handlers *h)

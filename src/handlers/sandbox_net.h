@@ -20,7 +20,7 @@ void net_attach_deinit(struct net_attach *n);
 /* n counted strings as a NULL terminated array; the array is freed by the caller, the strings stay. */
 char **strv_of(char *const *v, size_t n);
 
-/* After a restart: CHECKs the attachments one after the other and logs what does not hold; changes nothing. */
+/* After a restart: CHECKs the attachments one after the other and logs what does not hold, changing nothing; then GC. */
 void net_check_all(struct handlers *h);
 void net_check_end(struct handlers *h);
 

@@ -260,8 +260,11 @@ int cni_gc(struct cni *c, const char *const *ids, int64_t timeout_ms, cni_done_f
 {
     struct cni_conf *conf = NULL;
     json_t *list, *extra;
-    int r = conf_in_force(c, &conf, err);
+    int r;
 
+    if (c->gc)
+        return err_set(err, -EBUSY, "CNI GC is under way already");
+    r = conf_in_force(c, &conf, err);
     if (r < 0)
         return r;
     list = json_array();

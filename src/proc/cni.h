@@ -82,7 +82,8 @@ int cni_check(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni
               void *arg, struct cni_call **ret, struct err *err);
 /* Tells the plugins of the configuration in force which sandboxes still have their network
  * (CNI 1.1.0 and newer, unless disableGC; else done is told success at once). Attachments that are
- * cached but stale are the caller's to cni_del() before. ids: NULL terminated. */
+ * cached but stale are the caller's to cni_del() before. ids: NULL terminated. An ADD that comes
+ * meanwhile begins when it is over; one GC at a time (-EBUSY). */
 int cni_gc(struct cni *c, const char *const *ids, int64_t timeout_ms, cni_done_fn done, void *arg,
            struct cni_call **ret, struct err *err);
 /* Kills the running plugin and waits for its end. An ADD is DELeted then; done is called

@@ -36,6 +36,7 @@ struct cni_call {
     struct list link;
     enum cni_command command;
     bool undoing, cancelled;
+    bool held;                       /* an ADD during GC: begins behind it */
     struct cni_conf *conf;
     char **env;                      /* env[0] is CNI_COMMAND */
     json_t *caps, *extra;
@@ -51,10 +52,26 @@ struct cni_call {
     void *arg;
 };
 
+static void later(struct cni_call *c, double seconds);
+
+static void release_held(struct cni *cni)
+{
+    struct cni_call *c;
+
+    cni->gc = NULL;
+    list_each(c, &cni->calls, struct cni_call, link)
+        if (c->held) {
+            c->held = false;
+            later(c, 0.);
+        }
+}
+
 static void call_free(struct cni_call *c)
 {
     ev_timer_stop(loop_ev(c->cni->loop), &c->timer);
     list_del(&c->link);
+    if (c == c->cni->gc)
+        release_held(c->cni);
     cni_conf_free(c->conf);
     for (size_t i = 0; c->env && c->env[i]; i++)
         free(c->env[i]);
@@ -365,6 +382,27 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
 
 /* ---- */
 
+/* Capabilities and the kept result. A DEL does without what cannot be understood: it must be possible to end what was begun. */
+static int arguments(struct cni_call *c, const struct cni_attach *a, struct err *err)
+{
+    struct cni_attach bare = *a;
+    int r = cni_caps(a, &c->caps, err);
+
+    bare.n_annotations = 0;
+    if (r < 0 && c->command == CNI_DEL)
+        r = cni_caps(&bare, &c->caps, err);
+    if (r < 0 || c->command == CNI_ADD || str_empty(a->result))
+        return r;
+    c->prev = json_loads(a->result, 0, NULL);
+    if (json_is_object(c->prev))
+        return 0;
+    json_decref(c->prev);
+    c->prev = NULL;
+    if (c->command == CNI_DEL)
+        return 0;
+    return err_set(err, -EBADMSG, "the kept CNI result of '%s' is not a JSON object", a->id);
+}
+
 int cni_call_start(struct cni *cni, enum cni_command command, struct cni_conf *conf,
                    const struct cni_attach *a, json_t *extra, int64_t timeout_ms, cni_done_fn done,
                    void *arg, struct cni_call **ret, struct err *err)
@@ -383,15 +421,8 @@ int cni_call_start(struct cni *cni, enum cni_command command, struct cni_conf *c
     ev_timer_init(&c->timer, on_timer, 0., 0.);
     c->timer.data = c;
     list_add_tail(&cni->calls, &c->link);
-    if (a) {
-        r = cni_caps(a, &c->caps, err);
-        if (r == 0 && command != CNI_ADD && !str_empty(a->result)) {
-            c->prev = json_loads(a->result, 0, NULL);
-            if (!json_is_object(c->prev))
-                r = err_set(err, -EBADMSG, "the kept CNI result of '%s' is not a JSON object",
-                            a->id);
-        }
-    }
+    if (a)
+        r = arguments(c, a, err);
     if (r < 0) {
         call_free(c);
         return r;
@@ -400,7 +431,11 @@ int cni_call_start(struct cni *cni, enum cni_command command, struct cni_conf *c
     if ((command == CNI_GC && conf->disable_gc) || (command == CNI_CHECK && conf->disable_check) ||
         ((command == CNI_GC || command == CNI_STATUS) && !cni_conf_speaks(conf, "1.1.0")))
         c->at = json_array_size(conf->plugins);      /* nothing to run: success, from the loop */
-    later(c, 0.);
+    if (command == CNI_GC)
+        cni->gc = c;
+    c->held = command == CNI_ADD && cni->gc;
+    if (!c->held)
+        later(c, 0.);
     *ret = c;
     return 0;
 }

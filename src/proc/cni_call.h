@@ -22,6 +22,7 @@ struct cni {
     struct err load;                 /* of the last load */
     char *why;                       /* what cni_not_ready() said last */
     struct list calls;
+    struct cni_call *gc;             /* ADDs wait for its end: it does not know them */
     struct {                         /* STATUS of conf, CNI 1.1.0 */
         struct cni_call *call;       /* while it is asked for */
         bool known;

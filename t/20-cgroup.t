@@ -129,4 +129,5 @@ for path in theirs:
     os.removedirs(path)
 fails(d.RunPodSandbox, "INVALID_ARGUMENT", "slice", "a slice with the cgroupfs driver",
       config=d.pod_config("slice", linux={"cgroup_parent": "/kubepods.slice"}))
+wait_until(lambda: not os.listdir(d.root + "/containers"), "the directories are deleted, slowly")
 finish(d)

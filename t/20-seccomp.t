@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cricket import (BUILD, SRC, Daemon, diag, done_testing, fails, finish, is_, like, ok, pb, skip,  # noqa: E402
-                     skip_all)
+                     skip_all, wait_until)
 
 if platform.machine() != "x86_64":
     skip_all("system call numbers of x86_64")
@@ -245,4 +245,5 @@ refused(no_chmod, "localhost_ref", "a path with another type", Unconfined)
 refused("", "localhost_ref", "no path")
 is_([c.metadata.name for c in d.ListContainers().containers if c.metadata.name == "bad"], [], "no trace of the refused")
 d.remove(pod, privileged)
+wait_until(lambda: not os.listdir(d.root + "/containers"), "the directories are deleted, slowly")
 finish(d)

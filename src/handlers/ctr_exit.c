@@ -138,6 +138,7 @@ static const char *reason_of(const struct ctr_exit *x)
 
 void ctr_set_exited(struct ctr *c, const struct ctr_exit *x)
 {
+    struct list waits = LIST_INIT(waits);
     struct exit_wait *w;
     char message[MESSAGE_MAX];
 
@@ -161,7 +162,12 @@ void ctr_set_exited(struct ctr *c, const struct ctr_exit *x)
         cgroup_sweep(c->h, c->rec->cgroup_path);
     if (c->visible)
         event_ctr(c, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
+    /* a removal that is woken frees the container: nothing of it is looked at from here on */
     while ((w = list_first(&c->exit_waits, struct exit_wait, l))) {
+        list_del(&w->l);
+        list_add_tail(&waits, &w->l);
+    }
+    while ((w = list_first(&waits, struct exit_wait, l))) {
         list_del(&w->l);
         op_wake(w->op, WAKE_DONE);
     }

@@ -253,7 +253,6 @@ def sleeping(n):
 
 # ---- a pod with namespaces of its own, one shared PID namespace
 
-before = mounts_of()
 d = Drive()
 pod = spawn(d, "p1", shared_pid=True, sysctls={"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1"})
 is_(pod["netns"], TMP + "/pods/p1/netns", "the network namespace has a name")
@@ -649,7 +648,7 @@ d.do("shutdown")
 is_(d.want("reply", what="shutdown")["error"], "", "shutdown")
 wait_until(lambda: all(gone(p) for p in [pod["pid"], pod["init"]] + [pids[x] for x in (c, once)]), "all to be gone")
 ok(True, "every process is gone")
-is_([m for m in mounts_of() if m not in before and not m.startswith((VOL, TMP + "/small"))], [], "every mount is gone")
+is_([m for m in mounts_of() if m.startswith(TMP) and not m.startswith((VOL, TMP + "/small"))], [], "every mount is gone")
 is_(os.listdir(TMP + "/pods/p1"), [] if not os.path.exists(TMP + "/pods/p1/exits") else ["exits"], "no file is left")
 ok(not [e for e in d.events if e["ev"] == "gone"], "an ordered end is no loss")
 is_(d.quit(), 0, "the driver's descriptors and memory are in order")
@@ -674,6 +673,36 @@ ok(True, "and its containers die with it")
 d.do("free")
 is_(d.quit(), 0, "clean")
 
+# ---- a user namespace
+
+d = Drive()
+MAP = 1000000
+pod = spawn(d, "p4", shared_pid=True, map=MAP, sysctls={"net.ipv4.ip_forward": "1"})
+own = os.stat(ROOT + "/etc").st_uid
+INFO = "cat /proc/self/uid_map; id -u; stat -c %u:%g /etc /dev/null /proc/1 /work; touch /made; cat /proc/sys/net/ipv4/ip_forward"
+for kind in (POD, OWN):
+    st, text = run(d, INFO + "; echo again >/proc/self/fd/1; mount -t tmpfs t /tmp && echo mounted; ps | wc -l", pidns=kind,
+                   caps=CAPS | 1 << 21, bounding=CAPS | 1 << 21)
+    is_([re.sub(" +", " ", x).strip() for x in text.splitlines()[:-1]],
+        ["0 1000000 65536", "0", "0:0", "65534:65534", "0:0", "0:0", "1", "again", "mounted"],
+        "user namespace, PID namespace %d: root inside, layers mapped, mounts allowed with SYS_ADMIN" % kind)
+    is_(os.stat("%s/c/c%d/upper/made" % (TMP, count)).st_uid, MAP, "what it makes belongs to the mapped root")
+st, text = run(d, "id; echo mine >/dev/stdout; cat /v/file", uid=1000, gid=1000, mounts=[dict(source=VOL, target="/v", flags=IDMAP)])
+is_(text, "uid=1000 gid=1000\nmine\nhello\n", "a user in it")
+is_(run(d, "stat -c %u /v/file", mounts=[dict(source=VOL, target="/v", flags=IDMAP)]), (0, "0\n"), "a volume with mapped owners")
+is_(run(d, "stat -c %u /v/file", mounts=[dict(source=VOL, target="/v")]), (0, "65534\n"), "and one without")
+c = start(d, "tty; stty size 2>/dev/null; exec sleep 1000", tty=True, pidns=OWN)
+wait_until(lambda: b"/dev/pts/0" in raw(c), "the terminal")
+is_(ns(pids[c], "user") != ns("self", "user"), True, "the process is in another user namespace")
+is_(exec_out(d, c, "u1", "id -u; cat /proc/self/uid_map | tr -s ' '; echo $$; echo re >/proc/self/fd/1")[1].splitlines()[:2],
+    ["0", " 0 1000000 65536"], "and so is an exec")
+d.do("signal", id=c, sig=9)
+is_(end(d, c)["status"], 137, "killed")
+fails(d, "exec '/nope': No such file", "a failing start in it", ["/nope"], pidns=OWN)
+d.do("shutdown")
+d.want("reply", what="shutdown")
+is_(d.quit(), 0, "clean")
+
 d = Drive()
 d.do("spawn", id="p3", dir=TMP + "/pods/p3", hostname="x", sysctls={"net.nonsense": "1"})
 like(d.want("ready")["error"], "sysctl 'net.nonsense': No such file", "a sysctl that does not exist")
@@ -684,7 +713,7 @@ d.do("open", dir=TMP + "/pods/p3")
 like(d.want("ready")["error"], "No such file|refused", "nobody to meet")
 is_(d.quit(), 0, "clean")
 wait_until(lambda: not children(), "children to go")
-is_(mounts_of(), before + [VOL + "/sub", TMP + "/small"], "no mount is left")
+is_([m for m in mounts_of() if m.startswith(TMP)], [VOL + "/sub", TMP + "/small"], "no mount is left")
 sh("umount", VOL + "/sub")
 sh("umount", TMP + "/small")
 done_testing()

@@ -147,6 +147,18 @@ static void on_stdin(struct src *s, uint32_t events)
     attach_stdin_ready(c);
 }
 
+static void take_news(struct ctr *c, const struct launch_msg *m, int fd)
+{
+    if (!m->pid) {
+        take_master(c, fd);
+        c->in.fn = on_stdin;
+        return;
+    }
+    close(c->pidfd);
+    c->pid = m->pid;
+    c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);   /* our child, and not reaped: still that one */
+}
+
 /* What the child says while it becomes the container. */
 static void on_status(struct src *s, uint32_t events)
 {
@@ -158,8 +170,7 @@ static void on_status(struct src *s, uint32_t events)
     if (r == -EAGAIN)
         return;
     if (r == 1 && m.code == 0) {
-        take_master(c, fd);
-        c->in.fn = on_stdin;
+        take_news(c, &m, fd);
         return;
     }
     if (r == 1 || r < 0) {
@@ -337,8 +348,9 @@ bool ctr_reaped(pid_t pid, int status)
             struct launch_msg m;
             int fd, r = launch_read(c->status.fd, &m, &fd);
             if (r == 1 && m.code == 0) {
-                take_master(c, fd);
-                c->in.fn = on_stdin;
+                take_news(c, &m, fd);
+                if (m.pid)
+                    return true;     /* not dead, only somebody else now */
                 continue;
             }
             if (r != 0) {

@@ -95,6 +95,33 @@ static void join(const struct launch *l, int fd, int type, const char *what)
         child_fail(l, errno, "join the sandbox's %s namespace", what);
 }
 
+/* The container's user has to be able to open its stdout again; from inside a user namespace nobody could arrange that. */
+static void give_pipes(const struct launch *l)
+{
+    uid_t uid = l->userns ? host_uid(l->plan->process.uid) : l->plan->process.uid;
+
+    for (int i = 0; i < 3; i++)
+        if (l->stdio[i] >= 0 && fchown(l->stdio[i], uid, (gid_t)-1) < 0 && errno != EINVAL && errno != EPERM && errno != EROFS)
+            child_fail(l, errno, "owner of stdio %d", i);
+}
+
+void child_again(struct launch *l)
+{
+    struct launch_msg m = { 0 };
+
+    if (unshare(CLONE_NEWPID) < 0)
+        child_fail(l, errno, "new PID namespace");
+    long pid = sys_clone3(CLONE_PARENT, NULL, -1);
+    if (pid < 0)
+        child_fail(l, errno, "clone into the new PID namespace");
+    if (pid > 0) {
+        m.pid = (int32_t)pid;
+        _exit(send(l->status_child, &m, sizeof m, MSG_NOSIGNAL) == sizeof m ? 0 : 127);
+    }
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || setsid() < 0)
+        child_fail(l, errno, "first process of the new PID namespace");
+}
+
 static void new_container(struct launch *l)
 {
     const struct wire_plan *p = l->plan;
@@ -154,6 +181,7 @@ static void child(struct launch *l)
     set_labels(l);
     if (setsid() < 0)
         child_fail(l, errno, "new session");
+    give_pipes(l);
     if (l->exec)
         into_container(l);
     else
@@ -192,8 +220,8 @@ int launch_clone(struct launch *l, char *why, size_t n)
         pidns = l->target;
     else if (l->plan->pidns == WIRE_PID_POD)
         pidns = pod.pidns;
-    else if (l->plan->pidns == WIRE_PID_OWN)
-        flags |= CLONE_NEWPID;
+    else if (l->plan->pidns == WIRE_PID_OWN && !l->userns)
+        flags |= CLONE_NEWPID;       /* else child_again(): it has to belong to the user namespace */
     if (pidns < 0 && (l->exec || l->plan->pidns == WIRE_PID_TARGET || l->plan->pidns == WIRE_PID_POD)) {
         snprintf(why, n, "the PID namespace to join does not exist");
         return -ESRCH;

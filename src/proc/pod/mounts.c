@@ -254,12 +254,13 @@ static int clone_dir(const struct launch *l, const char *path, size_t n, bool id
         child_fail(l, EINVAL, "layers '%.200s' have no common directory", path);
     memcpy(p, path, n);
     p[n] = '\0';
-    int fd = sys_open_tree(AT_FDCWD, p, AT_RECURSIVE);
+    /* what is mounted below comes along, but not into a mapped clone: not every file system can be mapped */
+    int fd = sys_open_tree(AT_FDCWD, p, idmap ? 0 : AT_RECURSIVE);
     if (fd < 0)
         child_fail(l, errno, "open '%s'", p);
     if (sys_setattr(fd, AT_RECURSIVE, 0, 0, MS_PRIVATE, -1) < 0)
         child_fail(l, errno, "make '%s' private", p);
-    if (idmap && sys_setattr(fd, AT_RECURSIVE, MOUNT_ATTR_IDMAP, 0, 0, pod.user) < 0)
+    if (idmap && sys_setattr(fd, 0, MOUNT_ATTR_IDMAP, 0, 0, pod.user) < 0)
         child_fail(l, errno, "map the owners of '%s'", p);
     return fd;
 }
@@ -429,7 +430,11 @@ static void take_sources(const struct launch *l, struct roots *r)
     if ((size_t)snprintf(both, sizeof both, "%s:%s", upper, work) >= sizeof both)
         child_fail(l, ENAMETOOLONG, "upper directory");
     r->upper_cut = common_dir(both);
-    r->upper = clone_dir(l, both, r->upper_cut, l->userns);
+    /* Not mapped: overlay makes its own files here as the host's root, whom a mapped mount does not know. What the
+     * container writes is stored under the ids that the host sees. */
+    r->upper = clone_dir(l, both, r->upper_cut, false);
+    if (l->userns && chown(upper, host_uid(0), host_gid(0)) < 0)
+        child_fail(l, errno, "owner of '%s'", upper);
     for (uint32_t i = 0; i < p->mounts.count; i++) {
         struct wire_mount *m = view_at(l->base, &p->mounts, i);
         m->fd = -1;
@@ -754,7 +759,7 @@ static void make_readonly(const struct launch *l, int root, const char *path)
 
 /* From here on root in the user namespace, with a mount namespace that it owns. What was copied into that is locked to
  * its place, the new root too; a clone of it is not. Returns the new root's directory. */
-static void enter_userns(const struct launch *l)
+static void enter_userns(struct launch *l)
 {
     if (setns(pod.user, CLONE_NEWUSER) < 0)
         child_fail(l, errno, "enter the user namespace");
@@ -766,9 +771,11 @@ static void enter_userns(const struct launch *l)
     if (fd < 0)
         child_fail(l, errno, "root in the user namespace");
     attach(l, fd, "/n");
+    if (l->plan->pidns == WIRE_PID_OWN)
+        child_again(l);
 }
 
-int child_root(const struct launch *l)
+int child_root(struct launch *l)
 {
     const struct wire_plan *p = l->plan;
     struct roots r = { .lower = -1, .upper = -1 };

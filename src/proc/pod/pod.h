@@ -67,6 +67,7 @@ struct pod {
     int own_pid;                     /* our PID namespace */
     int net, ipc, uts, user, pidns;  /* the sandbox's; -1: the host's */
     pid_t init;                      /* PID 1 of a shared PID namespace; 0: none */
+    struct wire_idmap uid_map, gid_map; /* of the user namespace: exactly one range each (CRI) */
     int old_oom_adj;                 /* what we were started with: for processes that ask for nothing */
     bool made_netns, made_sock, no_mknod, stopping;
 };
@@ -110,7 +111,8 @@ struct launch {
 
 /* What comes over `status`. End of file: execve has happened. */
 struct launch_msg {
-    int32_t code;                    /* 0: a pty's master comes along; else negative errno */
+    int32_t code;                    /* 0: news, see below; else negative errno */
+    int32_t pid;                     /* the child goes on as this process; 0: a pty's master comes along */
     char text[512];
 };
 
@@ -125,9 +127,12 @@ int launch_read(int status, struct launch_msg *m, int *ret_fd); /* 1: message, 0
 /* err: errno, told in words behind the text; negative: the text says it all. */
 void child_fail(const struct launch *l, int err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), noreturn));
-int child_root(const struct launch *l);          /* mounts.c: up to the new root, entered; returns nothing but success */
+int child_root(struct launch *l);          /* mounts.c: up to the new root, entered; returns nothing but success */
 void child_become(struct launch *l) __attribute__((noreturn)); /* confine.c: user, limits, exec */
 void child_pty(struct launch *l, int root);      /* opens it in the container's devpts, sends the master */
+void child_again(struct launch *l);              /* goes on as PID 1 of a new PID namespace of the user namespace */
+uid_t host_uid(uint32_t id);                     /* an id of the pod's user namespace, as the host sees it */
+gid_t host_gid(uint32_t id);
 int root_open(int root, const char *path, int flags);
 int root_make(int root, const char *path, bool dir);
 int sys_open_tree(int fd, const char *path, unsigned flags);

@@ -90,6 +90,16 @@ int host_mkdir_p(const char *path, size_t len, mode_t mode)
     return 0;
 }
 
+uid_t host_uid(uint32_t id)
+{
+    return id - pod.uid_map.container_id + pod.uid_map.host_id;
+}
+
+gid_t host_gid(uint32_t id)
+{
+    return id - pod.gid_map.container_id + pod.gid_map.host_id;
+}
+
 /* ---- in the child */
 
 struct maker {
@@ -165,7 +175,7 @@ static int empty_root(const char *options, unsigned long flags)
     if (m < 0)
         return -errno;
     close(fs);
-    if (syscall(SYS_move_mount, m, "", AT_FDCWD, ".", MOVE_MOUNT_F_EMPTY_PATH) < 0 || fchdir(m) < 0 ||
+    if (sys_move_mount(m, AT_FDCWD) < 0 || fchdir(m) < 0 ||
         syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
         return -errno;
     close(m);
@@ -232,9 +242,9 @@ static void maker(const struct maker *m, void *base)
     }
     if (write(m->say, "n", 1) != 1)
         _exit(1);
+    wait_word(m);                    /* the descriptors are taken */
     if (s->flags & WIRE_SB_SHARED_PID)
         become_init(m);
-    wait_word(m);                    /* the descriptors are taken */
     _exit(0);
 }
 
@@ -373,6 +383,7 @@ static int with_child(const struct wire_sandbox *s, void *base, pid_t pid, int f
         STEP("user namespace", open_ns(pid, "user", &pod.user));
     if (s->flags & WIRE_SB_SHARED_PID) {
         STEP("pid namespace", open_ns(pid, "pid", &pod.pidns));
+        STEP("sandbox child", say(to));
         r = hear(from, 'i', why, n);
         if (r < 0)
             return r;
@@ -403,6 +414,14 @@ int sandbox_make(int file_fd, const int *cgroups, size_t n_cgroups, char *why, s
         }
     snprintf(pod.id, sizeof pod.id, "%s", view_str(base, s->id));
     pod.flags = s->flags;
+    if (s->flags & WIRE_SB_USERNS) {
+        if (s->uid_map.count != 1 || s->gid_map.count != 1) {
+            snprintf(why, why_len, "user namespace: one range of users and one of groups is wanted");
+            return -EINVAL;
+        }
+        memcpy(&pod.uid_map, view_at(base, &s->uid_map, 0), sizeof pod.uid_map);
+        memcpy(&pod.gid_map, view_at(base, &s->gid_map, 0), sizeof pod.gid_map);
+    }
     pod.state_dir = strdup(view_str(base, s->state_dir));
     pod.host_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     pod.host_mnt = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);

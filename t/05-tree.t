@@ -30,9 +30,9 @@ bad=$(git ls-files | grep -vE '^(LICENSE|.*\.(md|json|yaml|yml|txt|mod|sum|proto
 is "$bad" "" "files say their licence first"
 
 long=$(git ls-files 'src/*.c' | while read -r f; do
-    n=$(wc -l <"$f"); [ "$n" -le 900 ] || echo "$f: $n lines"
+    n=$(wc -l <"$f"); [ "$n" -le 1000 ] || echo "$f: $n lines"
 done)
-is "$long" "" "a source is one subject, readable in one sitting (at most 900 lines)"
+is "$long" "" "a source is one subject, readable in one sitting (at most 1000 lines)"
 
 # the tree in ARCHITECTURE.md: a block of code whose lines begin with a path
 named=$(awk '/^```/ { inside = !inside; next } inside' ARCHITECTURE.md |

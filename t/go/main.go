@@ -117,7 +117,7 @@ func pods(ctx context.Context, mode string, r internalapi.RuntimeService, i inte
 		LogPath:  "main.log",
 		Linux: &v1.LinuxContainerConfig{
 			Resources:       &v1.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 100},
-			SecurityContext: &v1.LinuxContainerSecurityContext{Seccomp: &v1.SecurityProfile{}, MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys"}},
+			SecurityContext: &v1.LinuxContainerSecurityContext{NamespaceOptions: &v1.NamespaceOption{Pid: v1.NamespaceMode_CONTAINER}, Seccomp: &v1.SecurityProfile{}, MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys"}},
 		},
 	}
 	ctr, err := r.CreateContainer(ctx, pod, cc, pc)

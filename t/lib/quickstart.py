@@ -31,19 +31,15 @@ class timed:
 
 
 def memory(d):
-    """(name, KB) of the daemon and of every supervisor: they have the test's state directory in their command line."""
+    """(name, KB) of the daemon and its children: supervisors, workers."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            exe = os.readlink("/proc/%s/exe" % pid).removesuffix(" (deleted)")
-            with open("/proc/%s/cmdline" % pid, "rb") as f:
-                argv = f.read()
             with open("/proc/%s/status" % pid) as f:
-                parent = int([x for x in f if x.startswith("PPid:")][0].split()[1])
-            if os.path.basename(exe).startswith(("cricket", "memfd:cricket")) and (
-                    int(pid) == d.pid or parent in (d.pid, os.getpid()) or d.tmp.encode() in argv):
-                found.append((os.path.basename(exe).removeprefix("memfd:"), c.pss_kb(int(pid))))
-        except (OSError, ValueError, IndexError):
+                status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+            if int(pid) == d.pid or int(status["PPid"]) == d.pid:
+                found.append((status["Name"], c.pss_kb(int(pid))))
+        except (OSError, KeyError):
             pass
     return sorted(found)
 
@@ -109,6 +105,7 @@ def main():
     step("stop and remove it")
     d.remove(pod)
     left = len(d.ListPodSandbox().items) + len(d.ListContainers().containers)
+    d.settle()
     code = d.stop_daemon()
     for r in d.registries:
         r.stop()
@@ -120,7 +117,9 @@ def main():
     left = [str(left) + " objects"] if left else []
     left += d.leftovers() + list(c.children().values())
     show("left behind: " + (", ".join(left) or "nothing"))
-    if left or code != 0:
+    if left:
+        raise RuntimeError("something is left behind")
+    if code != 0:
         raise RuntimeError("cricketd ended with %s" % code)
     c._daemons.remove(d)
     d.close()
@@ -132,4 +131,5 @@ try:
     c._tap["planned"] = True
 except (Exception, KeyboardInterrupt) as e:  # pylint: disable=broad-except
     print("quickstart: %s%s" % (type(e).__name__, ": %s" % e if str(e) else ""), file=sys.stderr)
+    c._tap["quiet"] = isinstance(e, KeyboardInterrupt)
     sys.exit(130 if isinstance(e, KeyboardInterrupt) else 1)

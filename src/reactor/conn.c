@@ -197,10 +197,14 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
 struct conn *conn_new(struct loop *l, int fd, const struct conn_events *ev)
 {
     struct conn *c = mem_new(struct conn);
+    const int on = 1, idle = 60, again = 15;
 
     c->loop = l;
     c->fd = fd;
     c->ev = *ev;
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &again, sizeof again);
     ev_io_init(&c->in, on_in, fd, EV_READ);
     ev_io_init(&c->out, on_out, fd, EV_WRITE);
     ev_timer_init(&c->timer, on_timer, 0., 0.);

@@ -8,6 +8,7 @@
  *   quit */
 #include "tap.h"
 
+#include "list.h"
 #include "mem.h"
 #include "reactor/child.h"
 #include "reactor/loop.h"
@@ -27,6 +28,7 @@ static int n_begun, n_gone, n_expired, n_exits, n_dials;
 static struct session *forward_session;
 
 struct job {
+    struct list link;
     enum stream_kind kind;
     char *command;
     bool tty;
@@ -35,8 +37,12 @@ struct job {
     int pty;                         /* for window sizes */
 };
 
+static struct list jobs = LIST_INIT(jobs);
+static struct job *forward_job;
+
 static void job_free(struct job *j)
 {
+    list_del(&j->link);
     fd_close(j->pty);
     free(j->command);
     free(j);
@@ -79,6 +85,7 @@ static void begin(void *arg, struct session *s)
     n_begun++;
     if (j->kind == STREAM_PORT_FORWARD) {
         j->session = forward_session = s;
+        forward_job = j;
         return;
     }
     j->session = s;
@@ -153,6 +160,7 @@ static void offer(enum stream_kind kind, const char *flags, const char *rest)
     int32_t ports[16];
     char *url, *end;
 
+    list_add_tail(&jobs, &j->link);
     j->kind = kind;
     j->pty = -1;
     j->command = mem_strdup(rest);
@@ -194,6 +202,7 @@ static void command(char *s)
         if (forward_session) {
             session_close(forward_session);
             forward_session = NULL;
+            job_free(forward_job);
         }
         puts("closed");
     } else if (strcmp(verb, "forward") == 0) {
@@ -246,6 +255,15 @@ int main(int argc, char **argv)
     loop_run(loop);
     ev_io_stop(loop_ev(loop), &io);
     server = stream_free(server);
+    while (!list_empty(&jobs)) {
+        struct job *j = list_first(&jobs, struct job, link);
+
+        if (j->child) {              /* the session's end of its stdin is closed: cat ends by itself */
+            child_disown(j->child);
+            child_kill(j->child, SIGKILL);
+        }
+        job_free(j);
+    }
     loop = loop_free(loop);
     str_free(&line);
     return 0;

@@ -51,9 +51,9 @@ void images_each(struct images *im, void (*fn)(void *arg, struct image *i), void
 
 /* A pull has finished. Adds or merges the image: `tag` (or NULL) moves here from any other image,
  * `digest` (name@digest, or NULL) is added. Its layers must be in the index (images_layer_add()).
- * Puts what changed into b; memory changes at once: call when b is about to be committed. When the
- * commit is done look the image up again by id and set `durable`, or call images_forget(). Takes
- * over rec (protobuf-c's allocator). */
+ * Puts what changed into b, and its layers; memory changes at once: call when b is about to be
+ * committed. When the commit is done look the image up again by id and set `durable`, or call
+ * images_forget(). Takes over rec (protobuf-c's allocator). */
 struct image *images_add(struct images *im, Cricket__State__Image *rec, const char *tag,
                          const char *digest, struct store_batch *b);
 /* After a commit that failed: an image that was never durable goes from memory, as do the layers

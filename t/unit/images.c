@@ -13,6 +13,7 @@
 #define A "aaaa000000000000000000000000000000000000000000000000000000000001"
 #define B "aaaa000000000000000000000000000000000000000000000000000000000002"
 #define C "cafe000000000000000000000000000000000000000000000000000000000003"
+#define D "d000000000000000000000000000000000000000000000000000000000000005"
 #define M "beef000000000000000000000000000000000000000000000000000000000004"
 
 static char base[] = "/tmp/cricket-images-XXXXXX";
@@ -238,6 +239,25 @@ static void test_forget(void)
     ok(images_layer(im, "l"), "a layer that others need stays");
     images_forget(im, "sha256:" A, &gone, &n);
     ok(images_by_id(im, "sha256:" A), "a recorded one stays");
+
+    /* a layer whose first batch failed while another pull held it */
+    uint64_t number = images_layer_number(im);
+    b = store_batch_new(store);
+    layer(b, "g", number, 1);
+    add(M, "lg", "docker.io/library/g:1", NULL, b);
+    images_layers_hold(im, &number, 1);
+    store_batch_free(b);
+    n = 0;
+    images_forget(im, "sha256:" M, &gone, &n);
+    is_int(n, 0, "it stays");
+    b = store_batch_new(store);
+    add(D, "lg", NULL, NULL, b);
+    images_layers_drop(im, &number, 1, b, &gone, &n);
+    is_int(n, 0, "the other pull's image needs it");
+    commit(b);
+    close_all();
+    open_all();
+    ok(images_layer(im, "g") && images_by_id(im, "sha256:" D), "and is there with it after a restart");
     free(gone);
 }
 

@@ -2,9 +2,11 @@
 /* The container's root, built by the child between clone3 and execve.
  *
  *   host's mount namespace:  every bind source, the layers and the upper directory -> detached clones (open_tree)
- *   a copy of ours:          layers on /l, upper on /u, overlay of them on /r, then /l and /u go
+ *   a copy of ours:          layers on /l, upper on /u, overlay of them on /r
  *   [the user namespace:     and a mount namespace that it owns]
  *   /r:                      the mount table in order, devices, links, masks, read-only paths; pivot_root
+ *
+ * Nothing is unmounted on the way (each time would be a wait for RCU): all goes with the old root, at once.
  *
  * Container paths are resolved by openat2(RESOLVE_IN_ROOT) each time: a volume's content may be somebody else's, and a
  * symbolic link in it leads no further than the container's root. Nothing here allocates: the plan's own records have
@@ -534,8 +536,8 @@ static void mount_root(const struct launch *l, struct roots *r)
         child_fail(l, E2BIG, "overlay mount options");
     if (mount("overlay", "/r", "overlay", 0, o) < 0)
         child_fail(l, errno, "mount overlay '%.300s'", o);
-    if (chdir("/") < 0 || umount2("/l", MNT_DETACH) < 0 || umount2("/u", MNT_DETACH) < 0)
-        child_fail(l, errno, "detach the layers");
+    if (chdir("/") < 0)
+        child_fail(l, errno, "chdir '/'");
 }
 
 /* A read-only stack of layers, or one directory of it, as a detached mount. One layer needs no overlay. */
@@ -572,8 +574,8 @@ static void mount_image(const struct launch *l, struct wire_mount *m)
         child_fail(l, errno, "image volume '%s'", view_str(l->base, m->target));
     close(fd);
     close(top);
-    if (chdir("/") < 0 || (!one && umount2("/i", MNT_DETACH) < 0) || umount2("/l", MNT_DETACH) < 0)
-        child_fail(l, errno, "detach the layers");
+    if (chdir("/") < 0)
+        child_fail(l, errno, "chdir '/'");
 }
 
 static void mount_fs(const struct launch *l, const char *type, int target, const char *path, uint32_t flags, const char *data)

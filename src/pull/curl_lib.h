@@ -64,5 +64,6 @@ int curl_lib_load(struct err *err);
 #define curl_multi_socket_action curl_lib.multi_socket_action
 #define curl_slist_append curl_lib.slist_append
 #define curl_slist_free_all curl_lib.slist_free_all
+#define curl_version_info curl_lib.version_info
 
 #endif

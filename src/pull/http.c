@@ -383,9 +383,10 @@ static void on_stall(struct ev_loop *ev, struct ev_timer *w, int revents)
 
 static void set_tls(CURL *e, const struct hosts_config *c, const char *host)
 {
-    /* The system's certificates by their hashed directory: only those needed are read, where the bundle file would be
-     * parsed whole, on the loop. A host's own CA file adds to them. */
-    curl_easy_setopt(e, CURLOPT_CAINFO, c && c->ca_file ? c->ca_file : NULL);
+    /* The system's certificates by their hashed directory, where libcurl was built with one: only those needed are
+     * read, while the bundle file would be parsed whole, on the loop. A host's own CA file adds to them. */
+    if ((c && c->ca_file) || curl_version_info(CURLVERSION_NOW)->capath)
+        curl_easy_setopt(e, CURLOPT_CAINFO, c && c->ca_file ? c->ca_file : NULL);
     curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     if (c && c->cert_file)
         curl_easy_setopt(e, CURLOPT_SSLCERT, c->cert_file);

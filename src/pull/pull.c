@@ -20,7 +20,10 @@
 #include <errno.h>
 #include <string.h>
 
-enum { PULL_MAGIC = 0x70756c6c };
+enum {
+    PULL_MAGIC = 0x70756c6c,
+    STALLS = 5,                      /* a manifest or config that stalls is asked for again so often */
+};
 
 struct slot {
     struct pull *pull;
@@ -102,7 +105,7 @@ static void on_manifest(void *arg, const char *doc, size_t len, const char *type
 static int fetch_manifest(struct pull *pl, const char *what, const char *digest, struct err *err)
 {
     return reg_fetch_start(pl->puller->reg, pl->puller->loop, pl->repo, REG_MANIFEST, what, digest, MANIFEST_MAX,
-                           pl->puller->stall_ms, on_manifest, pl, &pl->fetch, err);
+                           pl->puller->stall_ms / STALLS, on_manifest, pl, &pl->fetch, err);
 }
 
 static int step_resolve(struct op *op, enum wake why)
@@ -138,7 +141,7 @@ static int step_config(struct op *op, enum wake why)
     struct pull *pl = pull_of(op);
     const char *digest = pl->manifest->config.digest;
     int r = reg_fetch_start(pl->puller->reg, pl->puller->loop, pl->repo, REG_BLOB, digest, digest, CONFIG_MAX,
-                            pl->puller->stall_ms, on_config, pl, &pl->fetch, &op->err);
+                            pl->puller->stall_ms / STALLS, on_config, pl, &pl->fetch, &op->err);
 
     (void)why;
     return r < 0 ? r : op_wait(op, 0);

@@ -34,6 +34,7 @@ enum {
     BATCH_BYTES = 64 * 1024 * 1024,
     REST_MS = 20,                    /* then a rest: some 3000 entries a second */
     ROUNDS = 100000,
+    NICE = 10,
 };
 
 struct removal {
@@ -184,6 +185,7 @@ int worker_remove(int argc, char **argv)
     (void)argc;
     (void)argv;
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)!nice(NICE);
     while ((n = getline(&line, &cap, stdin)) > 0) {
         if (line[n - 1] == '\n')
             line[--n] = '\0';

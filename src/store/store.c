@@ -9,7 +9,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -18,6 +20,7 @@
 enum {
     LAZY_MS = 1000,
     RETRY_MS = 1000,                 /* a run store that could not be written */
+    ORPHAN_MS = 5000,                /* for the exec of a child that outlives a killed daemon */
     PREDECESSOR_MS = 30000,          /* for the last batch of a daemon that was killed */
     FLUSH_MS = 10000,
 };
@@ -61,6 +64,30 @@ static int make_dirs(const char *path, struct err *err)
     }
 }
 
+/* A daemon that was killed while it started a child: until that child's exec it has the lock too. */
+static bool holder_is_dead(int fd)
+{
+    char pid[24] = "";
+
+    return pread(fd, pid, sizeof pid - 1, 0) > 0 && atoi(pid) > 0 && kill(atoi(pid), 0) < 0 && errno == ESRCH;
+}
+
+static int wait_lock(int fd)
+{
+    int64_t end = clock_mono_ms() + ORPHAN_MS;
+
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        struct timespec ms2 = { 0, 2000000 };
+
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return -errno;
+        if (!holder_is_dead(fd) || clock_mono_ms() > end)
+            return -EWOULDBLOCK;
+        nanosleep(&ms2, NULL);
+    }
+    return 0;
+}
+
 static int busy(int fd, const char *dir, const char *lock, struct err *err)
 {
     char pid[24] = "";
@@ -81,8 +108,9 @@ static int take_lock(const char *dir, const char *boot, int *ret, bool *ret_same
 
     if (fd < 0)
         return err_sys(err, "lock '%s'", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK ? busy(fd, dir, path, err) : err_sys(err, "lock '%s'", path);
+    int r = wait_lock(fd);
+    if (r < 0)
+        return r == -EWOULDBLOCK ? busy(fd, dir, path, err) : err_code(err, r, "lock '%s'", path);
     (void)!pread(fd, text, sizeof text - 1, 0);
     *ret_same_boot = strstr(text, boot) != NULL;
     int n = snprintf(text, sizeof text, "%d\n%s\n", (int)getpid(), boot);

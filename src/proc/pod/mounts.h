@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What sources.c (in the host's mount namespace) takes along for mounts.c (in the container's). */
+#ifndef CRICKET_POD_MOUNTS_H
+#define CRICKET_POD_MOUNTS_H
+
+#include "pod.h"
+
+enum { FD_SKIP = -2 };               /* a mount that is left out */
+
+struct cgmount {                     /* one v1 hierarchy */
+    char name[64];
+    int fd;
+};
+
+struct roots {
+    int lower, upper;                /* detached */
+    size_t lower_cut, upper_cut;     /* bytes of the paths that they stand for */
+    struct cgmount cg[WIRE_FDS_MAX];
+    size_t n_cg;
+};
+
+/* Fills in the fd of mounts and devices. */
+void take_sources(const struct launch *l, struct roots *r);
+/* The longest directory, with its '/', that all paths of a ':' list begin with. */
+size_t common_dir(const char *list);
+uint64_t attr_of(uint32_t flags);                /* WIRE_M_* as MOUNT_ATTR_* */
+/* Flags and propagation of a clone that is not attached yet. -1 and errno. */
+int dress(int fd, const struct wire_mount *m);
+
+#endif

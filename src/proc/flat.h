@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Building blocks of a wire file (pod/wire.h), shared by plan.c and link.c. The buffer starts with the body, zeroed; the caller
- * copies the filled body over it before flat_finish(). */
+/* Building blocks of a wire file (pod/wire.h), shared by plan.c and link.c. The buffer starts with
+ * the body, zeroed; the caller copies the filled body over it before flat_finish(). */
 #ifndef CRICKET_FLAT_H
 #define CRICKET_FLAT_H
 

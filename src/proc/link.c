@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The daemon's side of the talk with a supervisor (pod/wire.h has the messages).
  *
- * Every request has a serial and, until it is answered, a struct call with whom to tell; execs and attaches keep
- * their serial for what comes later. A link that drops answers all of them with an error, then says on_gone.
- * Callbacks may free the link they are called from: while one runs, link_free() only marks it. */
+ * Every request has a serial and, until it is answered, a struct call with whom to tell; execs and
+ * attaches keep their serial for what comes later. A link that drops answers all of them with an
+ * error, then says on_gone. Callbacks may free the link they are called from: while one runs,
+ * link_free() only marks it. */
 #include "proc/link.h"
 
 #include "mem.h"
@@ -35,7 +36,8 @@ static void on_io(struct ev_loop *ev, struct ev_io *w, int revents);
 
 /* ---- life */
 
-static struct link *link_new(struct loop *l, int fd, const char *state_dir, const struct link_events *ev)
+static struct link *link_new(struct loop *l, int fd, const char *state_dir,
+                             const struct link_events *ev)
 {
     struct link *k = mem_new(struct link);
 
@@ -158,8 +160,8 @@ static int send_now(struct link *k, const void *p, size_t n, const int *fds, siz
     return sendmsg(k->fd, &h, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
-int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len, const int *fds, size_t n_fds,
-              struct err *err)
+int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len,
+              const int *fds, size_t n_fds, struct err *err)
 {
     char buf[WIRE_MSG_MAX];
     struct wire_hdr h = { WIRE_VERSION, (uint16_t)type, serial, (uint32_t)(sizeof h + len), 0 };
@@ -167,7 +169,8 @@ int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *
     if (k->down)
         return err_set(err, -EPIPE, "the sandbox's supervisor is gone");
     if (sizeof h + len > sizeof buf || n_fds > WIRE_FDS_MAX)
-        return err_set(err, -EMSGSIZE, "message of %zu bytes and %zu descriptors for a supervisor", len, n_fds);
+        return err_set(err, -EMSGSIZE, "message of %zu bytes and %zu descriptors for a supervisor",
+                       len, n_fds);
     memcpy(buf, &h, sizeof h);
     memcpy(buf + sizeof h, body, len);
     if (list_empty(&k->queue)) {
@@ -228,7 +231,8 @@ uint32_t link_serial(struct link *k)
 
 static void undo_dir(struct link *k)
 {
-    char *const names[] = { mem_printf("%s/exits", k->state_dir), mem_printf("%s/sock", k->state_dir) };
+    char *const names[] = { mem_printf("%s/exits", k->state_dir),
+                            mem_printf("%s/sock", k->state_dir) };
 
     (void)unlink(names[1]);
     (void)rmdir(names[0]);
@@ -292,7 +296,9 @@ static void got_ready(struct link *k, const struct wire_ready *m)
 
 static void got_exit(struct link *k, const struct wire_exit *m)
 {
-    struct link_exit x = { .status = m->status, .signal = m->signal, .finished_at = m->finished_at, .oom = m->oom };
+    struct link_exit x = {
+        .status = m->status, .signal = m->signal, .finished_at = m->finished_at, .oom = m->oom
+    };
 
     snprintf(x.id, sizeof x.id, "%.64s", m->id);
     k->ev.on_exit(k->ev.arg, &x);
@@ -352,7 +358,8 @@ static void got_reply(struct link *k, uint32_t serial, const struct wire_reply *
     call_done(k, c, m->code < 0 ? &e : NULL);
 }
 
-static void dispatch(struct link *k, const struct wire_hdr *h, const char *body, size_t len, int *fd)
+static void dispatch(struct link *k, const struct wire_hdr *h, const char *body, size_t len,
+                     int *fd)
 {
     union {
         struct wire_ready ready;
@@ -416,7 +423,9 @@ static bool receive(struct link *k)
         char b[CMSG_SPACE(4 * sizeof(int))];
     } u;
     struct iovec iov = { &in, sizeof in };
-    struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.b, .msg_controllen = sizeof u.b };
+    struct msghdr h = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.b, .msg_controllen = sizeof u.b
+    };
     struct err e = ERR_INIT;
     auto_fd int fd = -1;
     ssize_t n = recvmsg(k->fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -470,7 +479,7 @@ static void on_child_exit(void *arg, int status)
 {
     struct link *k = arg;
 
-    (void)status;                    /* the socket says the same, and what was sent last comes before that */
+    (void)status; /* the socket says the same, and what was sent last comes before that */
     k->child = NULL;
 }
 
@@ -498,7 +507,8 @@ static int encode_sandbox(const struct link_sandbox *s, int *ret_fd, struct err 
     auto_str struct str b = STR_INIT;
     struct wire_sandbox w = { 0 };
 
-    _Static_assert(sizeof(struct wire_idmap) == sizeof(struct link_idmap), "id maps are copied as they are");
+    _Static_assert(sizeof(struct wire_idmap) == sizeof(struct link_idmap),
+                   "id maps are copied as they are");
     str_add(&b, &w, sizeof w);
     w.id = flat_string(&b, s->id);
     w.state_dir = flat_string(&b, s->state_dir);
@@ -516,7 +526,8 @@ static int encode_sandbox(const struct link_sandbox *s, int *ret_fd, struct err 
 int link_pod_fd(const char *path, int *ret_fd, struct err *err)
 {
     struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
-    auto_fd int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    auto_fd int fd =
+        (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
     if (fd < 0)
         return err_sys(err, "open '%s'", path);
@@ -526,8 +537,9 @@ int link_pod_fd(const char *path, int *ret_fd, struct err *err)
     return 0;
 }
 
-int link_spawn(struct loop *l, const struct link_opts *o, const struct link_sandbox *s, const struct link_events *ev,
-               link_ready_fn ready, void *arg, struct link **ret, struct err *err)
+int link_spawn(struct loop *l, const struct link_opts *o, const struct link_sandbox *s,
+               const struct link_events *ev, link_ready_fn ready, void *arg, struct link **ret,
+               struct err *err)
 {
     char *argv[] = { (char *)(uintptr_t)"cricket-pod", (char *)(uintptr_t)s->id, NULL };
     char *envp[] = { NULL };
@@ -563,7 +575,8 @@ int link_spawn(struct loop *l, const struct link_opts *o, const struct link_sand
         fds[0] = file;
         for (size_t i = 0; i < o->n_cgroup_join_fds; i++)
             fds[1 + i] = o->cgroup_join_fds[i];
-        r = link_send(k, WIRE_INIT, link_serial(k), &m, sizeof m, fds, 1 + o->n_cgroup_join_fds, err);
+        r = link_send(k, WIRE_INIT, link_serial(k), &m, sizeof m, fds, 1 + o->n_cgroup_join_fds,
+                      err);
     }
     if (r < 0) {
         if (k->undo)
@@ -578,8 +591,8 @@ int link_spawn(struct loop *l, const struct link_opts *o, const struct link_sand
 }
 
 int link_open(struct loop *l, const char *state_dir, const struct link_events *ev,
-              void (*on_ctr)(void *arg, const struct link_ctr *c), link_ready_fn ready, void *arg, struct link **ret,
-              struct err *err)
+              void (*on_ctr)(void *arg, const struct link_ctr *c), link_ready_fn ready, void *arg,
+              struct link **ret, struct err *err)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
     struct wire_hello m = { WIRE_VERSION };
@@ -592,13 +605,15 @@ int link_open(struct loop *l, const char *state_dir, const struct link_events *e
     auto_fd int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_sys(err, "socket");
-    snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/sock", dir); /* the path itself may be too long */
+    snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/sock",
+             dir); /* the path itself may be too long */
     if (connect(fd, (const struct sockaddr *)(const void *)&a, sizeof a) < 0)
         return err_sys(err, "connect to '%s/sock'", state_dir);
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
         return err_sys(err, "credentials of '%s/sock'", state_dir);
     if (cred.uid != geteuid())
-        return err_set(err, -EPERM, "'%s/sock' is listened on by user %u", state_dir, (unsigned)cred.uid);
+        return err_set(err, -EPERM, "'%s/sock' is listened on by user %u", state_dir,
+                       (unsigned)cred.uid);
     struct link *k = link_new(l, take_fd(&fd), state_dir, ev);
     k->pid = cred.pid;
     int r = link_send(k, WIRE_HELLO, link_serial(k), &m, sizeof m, NULL, 0, err);

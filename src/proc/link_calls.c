@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the daemon asks of a supervisor, and who is told the answer: a struct call from the request to its reply, a struct
- * link_exec or link_attach for as long as the thing lives. */
+/* What the daemon asks of a supervisor, and who is told the answer: a struct call from the request
+ * to its reply, a struct link_exec or link_attach for as long as the thing lives. */
 #include "proc/link.h"
 
 #include "mem.h"
@@ -123,10 +123,12 @@ static void set_id(char to[WIRE_ID], const char *id)
     snprintf(to, WIRE_ID, "%s", id ? id : "");
 }
 
-int link_start(struct link *k, const char *id, int plan_fd, const int *cgroup_fds, size_t n, bool cgroup2, int oom_fd,
-               const char *target, link_start_fn done, void *arg, struct err *err)
+int link_start(struct link *k, const char *id, int plan_fd, const int *cgroup_fds, size_t n,
+               bool cgroup2, int oom_fd, const char *target, link_start_fn done, void *arg,
+               struct err *err)
 {
-    struct wire_start m = { .flags = (cgroup2 ? WIRE_CGROUP2 : 0) | (oom_fd >= 0 ? WIRE_HAS_OOM : 0),
+    struct wire_start m = { .flags =
+                                (cgroup2 ? WIRE_CGROUP2 : 0) | (oom_fd >= 0 ? WIRE_HAS_OOM : 0),
                             .n_cgroups = (uint32_t)n };
     int fds[WIRE_FDS_MAX];
     size_t n_fds = 0;
@@ -156,7 +158,8 @@ void link_ack_exit(struct link *k, const char *id)
 
     memset(&m, 0, sizeof m);
     set_id(m.id, id);
-    (void)link_send(k, WIRE_ACK_EXIT, 0, &m, sizeof m, NULL, 0, NULL);    /* unheard: the exit is told again */
+    (void)link_send(k, WIRE_ACK_EXIT, 0, &m, sizeof m, NULL, 0,
+                    NULL); /* unheard: the exit is told again */
 }
 
 void link_signal(struct link *k, const char *id, int sig)
@@ -164,12 +167,13 @@ void link_signal(struct link *k, const char *id, int sig)
     struct wire_signal m = { .sig = sig };
 
     set_id(m.id, id);
-    (void)link_send(k, WIRE_SIGNAL, 0, &m, sizeof m, NULL, 0, NULL);      /* a link that is down says so itself */
+    (void)link_send(k, WIRE_SIGNAL, 0, &m, sizeof m, NULL, 0,
+                    NULL); /* a link that is down says so itself */
 }
 
 /* An answer that must not come before the caller has returned. */
-static void request(struct link *k, enum call_kind kind, enum wire_type type, const void *body, size_t len, const char *what,
-                    link_reply_fn done, void *arg)
+static void request(struct link *k, enum call_kind kind, enum wire_type type, const void *body,
+                    size_t len, const char *what, link_reply_fn done, void *arg)
 {
     struct err e = ERR_INIT;
     uint32_t serial = link_serial(k);
@@ -207,8 +211,9 @@ void link_shutdown(struct link *k, link_reply_fn done, void *arg)
     request(k, CALL_SHUTDOWN, WIRE_SHUTDOWN, "", 0, "stop the sandbox's supervisor", done, arg);
 }
 
-int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3], const int *cgroup_fds, size_t n,
-              bool cgroup2, const struct link_exec_events *ev, struct link_exec **ret, struct err *err)
+int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3],
+              const int *cgroup_fds, size_t n, bool cgroup2, const struct link_exec_events *ev,
+              struct link_exec **ret, struct err *err)
 {
     static const uint32_t flag[3] = { WIRE_FD_0, WIRE_FD_1, WIRE_FD_2 };
     struct wire_exec m = { .flags = cgroup2 ? WIRE_CGROUP2 : 0, .n_cgroups = (uint32_t)n };
@@ -267,7 +272,8 @@ void link_exec_forget(struct link_exec *x)
 }
 
 int link_attach(struct link *k, const char *ctr_id, int in, int out, int err_fd,
-                void (*closed)(void *arg, const struct err *err), void *arg, struct link_attach **ret, struct err *err)
+                void (*closed)(void *arg, const struct err *err), void *arg,
+                struct link_attach **ret, struct err *err)
 {
     struct wire_attach m = { .flags = 0 };
     int fds[3], given[3] = { in, out, err_fd };

@@ -57,14 +57,15 @@ struct link_attach {
 };
 
 /* 0, also when it is queued; descriptors are dup'ed. */
-int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len, const int *fds, size_t n_fds,
-              struct err *err);
+int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len,
+              const int *fds, size_t n_fds, struct err *err);
 uint32_t link_serial(struct link *k);            /* the next request's */
 
 /* link_calls.c */
 struct call *call_new(struct link *k, enum call_kind kind, uint32_t serial, const char *what);
 struct call *call_take(struct link *k, uint32_t serial);
-void call_done(struct link *k, struct call *c, const struct err *err); /* err NULL: it went well. Frees c. */
+void call_done(struct link *k, struct call *c,
+               const struct err *err); /* err NULL: it went well. Frees c. */
 struct link_exec *exec_find(struct link *k, uint32_t serial);
 struct link_attach *attach_find(struct link *k, uint32_t serial);
 void exec_done(struct link_exec *x, int status, const struct err *err);

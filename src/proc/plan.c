@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan.h's structs to one flat file (pod/wire.h): the body first, then whatever it names, each array at a multiple of 8,
- * last a NUL byte. Built in a growing buffer, so offsets are the only references; then written to a memfd in one go and
- * sealed, so that what the supervisor checked is what it uses. */
+/* plan.h's structs to one flat file (pod/wire.h): the body first, then whatever it names, each
+ * array at a multiple of 8, last a NUL byte. Built in a growing buffer, so offsets are the only
+ * references; then written to a memfd in one go and sealed, so that what the supervisor checked is
+ * what it uses. */
 #include "proc/plan.h"
 
 #include "proc/flat.h"
@@ -14,9 +15,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-_Static_assert((int)PLAN_MOUNT_CGROUP == WIRE_MOUNT_CGROUP && (int)PLAN_MOUNT_SHM == WIRE_MOUNT_SHM &&
-                   (int)PLAN_CREATE_SOURCE == WIRE_M_CREATE_SOURCE && (int)PLAN_IDMAP == WIRE_M_IDMAP &&
-                   (int)PLAN_SHARED == WIRE_SHARED && (int)PLAN_PID_TARGET == WIRE_PID_TARGET,
+_Static_assert((int)PLAN_MOUNT_CGROUP == WIRE_MOUNT_CGROUP &&
+                   (int)PLAN_MOUNT_SHM == WIRE_MOUNT_SHM &&
+                   (int)PLAN_CREATE_SOURCE == WIRE_M_CREATE_SOURCE &&
+                   (int)PLAN_IDMAP == WIRE_M_IDMAP && (int)PLAN_SHARED == WIRE_SHARED &&
+                   (int)PLAN_PID_TARGET == WIRE_PID_TARGET,
                "plan.h and pod/wire.h number alike");
 
 uint32_t flat_put(struct str *s, const void *p, size_t n)
@@ -96,7 +99,8 @@ int flat_finish(struct str *s, enum wire_kind kind, const char *name, int *ret_f
     return 0;
 }
 
-static int put_process(struct str *s, const struct plan_process *p, struct wire_process *w, struct err *err)
+static int put_process(struct str *s, const struct plan_process *p, struct wire_process *w,
+                       struct err *err)
 {
     size_t argc = count(p->argv);
     auto_free uint32_t *groups = mem_array(p->n_groups + 1, sizeof *groups);
@@ -125,8 +129,9 @@ static int put_process(struct str *s, const struct plan_process *p, struct wire_
     w->uid = p->uid;
     w->gid = p->gid;
     w->oom_score_adj = p->oom_score_adj;
-    w->flags = (p->no_new_privs ? WIRE_NO_NEW_PRIVS : 0) | (p->tty ? WIRE_TTY : 0) | (p->stdin_open ? WIRE_STDIN : 0) |
-               (p->stdin_once ? WIRE_STDIN_ONCE : 0) | (p->set_oom_score_adj ? WIRE_SET_OOM : 0);
+    w->flags = (p->no_new_privs ? WIRE_NO_NEW_PRIVS : 0) | (p->tty ? WIRE_TTY : 0) |
+               (p->stdin_open ? WIRE_STDIN : 0) | (p->stdin_once ? WIRE_STDIN_ONCE : 0) |
+               (p->set_oom_score_adj ? WIRE_SET_OOM : 0);
     w->cap_bounding = p->cap_bounding;
     w->cap_effective = p->cap_effective;
     w->cap_permitted = p->cap_permitted;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The launch plan: everything that a process in a container is to be, computed and validated by the daemon, carried out by
- * cricket-pod without parsing or allocating. Filled in here as plain structs, flattened by plan_encode() into one memfd
- * that the supervisor maps (src/proc/pod/wire.h has the layout, shared by both sides).
+/* The launch plan: everything that a process in a container is to be, computed and validated by the
+ * daemon, carried out by cricket-pod without parsing or allocating. Filled in here as plain
+ * structs, flattened by plan_encode() into one memfd that the supervisor maps (src/proc/pod/wire.h
+ * has the layout, shared by both sides).
  *
- * All strings are the caller's and need to live until plan_encode() has returned. Paths inside the container are
- * resolved beneath its root by the launcher (openat2 RESOLVE_IN_ROOT). */
+ * All strings are the caller's and need to live until plan_encode() has returned. Paths inside the
+ * container are resolved beneath its root by the launcher (openat2 RESOLVE_IN_ROOT). */
 #ifndef CRICKET_PLAN_H
 #define CRICKET_PLAN_H
 
@@ -18,8 +19,8 @@
 enum plan_mount_kind {
     PLAN_MOUNT_BIND,                 /* source on the host -> target */
     PLAN_MOUNT_FS,                   /* new file system of fstype with data */
-    PLAN_MOUNT_OVERLAY,              /* read-only overlay of `layers` (image volume), sub path `source` inside it */
-    PLAN_MOUNT_SELF,                 /* target bound over itself: a volume of the image under a read-only root */
+    PLAN_MOUNT_OVERLAY,              /* image volume: `lower`, read-only, sub path `source` in it */
+    PLAN_MOUNT_SELF,                 /* target over itself: a volume under a read-only root */
     PLAN_MOUNT_SHM,                  /* the sandbox's /dev/shm */
     PLAN_MOUNT_CGROUP,               /* /sys/fs/cgroup as this host has it */
 };
@@ -71,7 +72,7 @@ enum plan_pidns { PLAN_PID_POD, PLAN_PID_OWN, PLAN_PID_HOST, PLAN_PID_TARGET };
 
 /* What both a container's first process and a process exec'ed into it have. */
 struct plan_process {
-    char *const *argv;               /* NULL terminated; argv[0] without '/' is searched in PATH of envp */
+    char *const *argv; /* NULL terminated; argv[0] without '/' is searched in PATH of envp */
     char *const *envp;
     const char *cwd;                 /* made if missing (container only) */
     uid_t uid;
@@ -102,7 +103,7 @@ struct plan {
     const char *upper, *work;        /* made by the launcher when missing (with parents) */
     bool rootfs_readonly;
     enum plan_propagation rootfs_propagation;
-    const struct plan_mount *mounts; /* in order; after /proc, /sys, /dev ... which are listed here too */
+    const struct plan_mount *mounts; /* in order; /proc, /sys, /dev ... are listed here too */
     size_t n_mounts;
     const char *const *masked;       /* container paths */
     size_t n_masked;
@@ -118,11 +119,12 @@ struct plan {
     bool host_userns;                /* else the sandbox's user namespace, where it has one */
     const char *log_path;            /* absolute on the host, "" or NULL: output is discarded */
     uint32_t log_line_max;           /* bytes of content per entry */
-    const char *mount_label;         /* SELinux context= of the root and our file systems, or NULL */
+    const char *mount_label; /* SELinux context= of the root and our file systems, or NULL */
 };
 
 /* Returns a sealed memfd. */
 int plan_encode(const struct plan *p, int *ret_fd, struct err *err);
-int plan_encode_exec(const struct plan_process *p, const char *ctr_id, int *ret_fd, struct err *err);
+int plan_encode_exec(const struct plan_process *p, const char *ctr_id, int *ret_fd,
+                     struct err *err);
 
 #endif

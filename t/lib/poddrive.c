@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* src/proc/link.h for scripts (t/20-pod.t), on the real loop: one JSON object per line in, one per line out. It stands
- * for the daemon, so it may be killed and started again. Descriptors of execs and attaches are made here: output comes
- * back as {"ev": "data", ...}.
+/* src/proc/link.h for scripts (t/20-pod.t), on the real loop: one JSON object per line in, one per
+ * line out. It stands for the daemon, so it may be killed and started again. Descriptors of execs
+ * and attaches are made here: output comes back as {"ev": "data", ...}.
  *
  *      poddrive CRICKET_POD
- *      {"op": "spawn|open|start|ack|signal|reopen|resize|shutdown|exec|kill|attach|write|eof|close|free", ...}
- *      {"ev": "ready|ctr|exit|gone|started|reply|exec-started|exec-exited|attach-end|data|eof", ...}
+ *      {"op":
+ * "spawn|open|start|ack|signal|reopen|resize|shutdown|exec|kill|attach|write|eof|close|free", ...}
+ *      {"ev": "ready|ctr|exit|gone|started|reply|exec-started|exec-exited|attach-end|data|eof",
+ * ...}
  */
 #include "list.h"
 #include "mem.h"
@@ -22,7 +24,7 @@
 
 enum { TAGS_MAX = 64, ITEMS_MAX = 64 };
 
-struct tag {                         /* an exec or attach by the script's name, and our ends of its descriptors */
+struct tag { /* an exec or attach by the script's name, and our ends of its descriptors */
     char *name;
     struct link_exec *exec;
     struct link_attach *attach;
@@ -93,8 +95,8 @@ static const char *err_of(const struct err *e)
 static void on_exit_ev(void *arg, const struct link_exit *x)
 {
     (void)arg;
-    say(json_pack("{s:s, s:s, s:i, s:i, s:b, s:I}", "ev", "exit", "id", x->id, "status", x->status, "signal", x->signal,
-                  "oom", x->oom, "finished_at", (json_int_t)x->finished_at));
+    say(json_pack("{s:s, s:s, s:i, s:i, s:b, s:I}", "ev", "exit", "id", x->id, "status", x->status,
+                  "signal", x->signal, "oom", x->oom, "finished_at", (json_int_t)x->finished_at));
 }
 
 static void on_gone(void *arg)
@@ -106,25 +108,27 @@ static void on_gone(void *arg)
 static void on_ctr(void *arg, const struct link_ctr *c)
 {
     (void)arg;
-    say(json_pack("{s:s, s:s, s:i, s:I}", "ev", "ctr", "id", c->id, "pid", (int)c->pid, "started_at",
-                  (json_int_t)c->started_at));
+    say(json_pack("{s:s, s:s, s:i, s:I}", "ev", "ctr", "id", c->id, "pid", (int)c->pid,
+                  "started_at", (json_int_t)c->started_at));
 }
 
-static void on_ready(void *arg, struct link *k, const char *netns, pid_t supervisor, const struct err *err)
+static void on_ready(void *arg, struct link *k, const char *netns, pid_t supervisor,
+                     const struct err *err)
 {
     (void)arg;
     if (err)
         d.link = NULL;
-    say(json_pack("{s:s, s:s, s:i, s:i, s:s}", "ev", "ready", "netns", netns, "pid", (int)supervisor, "init",
-                  k ? (int)link_init_pid(k) : 0, "error", err_of(err)));
+    say(json_pack("{s:s, s:s, s:i, s:i, s:s}", "ev", "ready", "netns", netns, "pid",
+                  (int)supervisor, "init", k ? (int)link_init_pid(k) : 0, "error", err_of(err)));
 }
 
 static void on_started(void *arg, pid_t pid, int pidfd, int64_t started_at, const struct err *err)
 {
     auto_free char *id = arg;
 
-    say(json_pack("{s:s, s:s, s:i, s:b, s:I, s:s, s:i}", "ev", "started", "id", id, "pid", (int)pid, "pidfd", pidfd >= 0,
-                  "started_at", (json_int_t)started_at, "error", err_of(err), "code", err ? err->code : 0));
+    say(json_pack("{s:s, s:s, s:i, s:b, s:I, s:s, s:i}", "ev", "started", "id", id, "pid", (int)pid,
+                  "pidfd", pidfd >= 0, "started_at", (json_int_t)started_at, "error", err_of(err),
+                  "code", err ? err->code : 0));
     fd_close(pidfd);
 }
 
@@ -165,7 +169,8 @@ static void on_out(struct ev_loop *ev, struct ev_io *w, int revents)
                 str_putc(&s, (char)(0x80 | (c & 0x3f)));
             }
         }
-        say(json_pack("{s:s, s:s, s:s, s:s%}", "ev", "data", "tag", o->t->name, "which", o->which, "data", s.p, s.len));
+        say(json_pack("{s:s, s:s, s:s, s:s%}", "ev", "data", "tag", o->t->name, "which", o->which,
+                      "data", s.p, s.len));
         return;
     }
     ev_io_stop(ev, w);
@@ -199,8 +204,8 @@ static void on_exec_started(void *arg, pid_t pid, int pty, const struct err *err
 {
     struct tag *t = arg;
 
-    say(json_pack("{s:s, s:s, s:i, s:s, s:i}", "ev", "exec-started", "tag", t->name, "pid", (int)pid, "error", err_of(err),
-                  "code", err ? err->code : 0));
+    say(json_pack("{s:s, s:s, s:i, s:s, s:i}", "ev", "exec-started", "tag", t->name, "pid",
+                  (int)pid, "error", err_of(err), "code", err ? err->code : 0));
     if (err)
         t->exec = NULL;
     if (pty >= 0) {
@@ -225,7 +230,8 @@ static void on_closed(void *arg, const struct err *err)
     say(json_pack("{s:s, s:s, s:s}", "ev", "attach-end", "tag", t->name, "error", err_of(err)));
 }
 
-/* Pipes for what the script wants ("fds": [true, true, false]); theirs[] are to be closed by the caller. */
+/* Pipes for what the script wants ("fds": [true, true, false]); theirs[] are to be closed by the
+ * caller. */
 static void make_pipes(const json_t *o, struct tag *t, int theirs[3])
 {
     json_t *want = json_object_get(o, "fds");
@@ -253,7 +259,8 @@ static uint64_t bits(const json_t *o, const char *key)
     return (uint64_t)number(o, key, 0);
 }
 
-static void fill_process(const json_t *o, struct plan_process *p, gid_t *groups, struct plan_rlimit *limits, uint64_t *bpf)
+static void fill_process(const json_t *o, struct plan_process *p, gid_t *groups,
+                         struct plan_rlimit *limits, uint64_t *bpf)
 {
     json_t *a;
 
@@ -325,7 +332,10 @@ static int open_cgroups(const json_t *o, int *fds)
 
 static void do_start(const json_t *o)
 {
-    struct plan p = { .id = text(o, "id"), .lower = text(o, "lower"), .upper = text(o, "upper"), .work = text(o, "work") };
+    struct plan p = { .id = text(o, "id"),
+                      .lower = text(o, "lower"),
+                      .upper = text(o, "upper"),
+                      .work = text(o, "work") };
     struct plan_mount mounts[ITEMS_MAX];
     struct plan_device devices[ITEMS_MAX];
     struct plan_pair links[ITEMS_MAX];
@@ -378,8 +388,8 @@ static void do_start(const json_t *o)
     char *id = mem_strdup(p.id);
     int r = plan_encode(&p, &plan_fd, &e);
     if (r == 0) {
-        r = link_start(d.link, p.id, plan_fd, fds, (size_t)n, flag(o, "cgroup2"), oom, text(o, "target_id"), on_started, id,
-                       &e);
+        r = link_start(d.link, p.id, plan_fd, fds, (size_t)n, flag(o, "cgroup2"), oom,
+                       text(o, "target_id"), on_started, id, &e);
         close(plan_fd);
     }
     if (r < 0)
@@ -409,7 +419,8 @@ static void do_exec(const json_t *o)
         make_pipes(o, t, theirs);
     int r = plan_encode_exec(&p, text(o, "id"), &plan_fd, &e);
     if (r == 0) {
-        r = link_exec(d.link, text(o, "id"), plan_fd, theirs, fds, (size_t)n, flag(o, "cgroup2"), &ev, &t->exec, &e);
+        r = link_exec(d.link, text(o, "id"), plan_fd, theirs, fds, (size_t)n, flag(o, "cgroup2"),
+                      &ev, &t->exec, &e);
         close(plan_fd);
     }
     if (r < 0)
@@ -429,7 +440,8 @@ static void do_attach(const json_t *o)
     int theirs[3];
 
     make_pipes(o, t, theirs);
-    if (link_attach(d.link, text(o, "id"), theirs[0], theirs[1], theirs[2], on_closed, t, &t->attach, &e) < 0)
+    if (link_attach(d.link, text(o, "id"), theirs[0], theirs[1], theirs[2], on_closed, t,
+                    &t->attach, &e) < 0)
         on_closed(t, &e);
     for (int i = 0; i < 3; i++)
         fd_close(theirs[i]);
@@ -442,8 +454,13 @@ static void do_spawn(const json_t *o)
     struct plan_pair sysctls[ITEMS_MAX];
     struct link_idmap map = { (uint32_t)number(o, "map", 0), 0, 65536 };
     struct link_sandbox s = {
-        .id = text(o, "id"), .state_dir = text(o, "dir"), .host_net = flag(o, "host_net"), .host_ipc = flag(o, "host_ipc"),
-        .shared_pid = flag(o, "shared_pid"), .hostname = text(o, "hostname"), .sysctls = sysctls,
+        .id = text(o, "id"),
+        .state_dir = text(o, "dir"),
+        .host_net = flag(o, "host_net"),
+        .host_ipc = flag(o, "host_ipc"),
+        .shared_pid = flag(o, "shared_pid"),
+        .hostname = text(o, "hostname"),
+        .sysctls = sysctls,
         .shm_size = (uint64_t)number(o, "shm_size", 64 << 20),
     };
     struct err e = ERR_INIT;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Launch plans: what plan_encode() wrote, the supervisor's check finds again; and no change of a byte makes the check
- * (or what reads after it) leave the file. */
+/* Launch plans: what plan_encode() wrote, the supervisor's check finds again; and no change of a
+ * byte makes the check (or what reads after it) leave the file. */
 #include "mem.h"
 #include "proc/link.h"
 #include "proc/plan.h"
@@ -15,18 +15,28 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char *argv1[] = { (char *)(uintptr_t)"sh", (char *)(uintptr_t)"-c", (char *)(uintptr_t)"exit 3", NULL };
+static char *argv1[] = { (char *)(uintptr_t) "sh", (char *)(uintptr_t) "-c",
+                         (char *)(uintptr_t) "exit 3", NULL };
 static char *envp1[] = { (char *)(uintptr_t)"PATH=/bin", (char *)(uintptr_t)"EMPTY=", NULL };
 
 static void fill(struct plan *p)
 {
     static const gid_t groups[] = { 5, 6, 4000000000U };
-    static const struct plan_rlimit limits[] = { { RLIMIT_NOFILE, 1024, 4096 }, { RLIMIT_CORE, 0, UINT64_MAX } };
+    static const struct plan_rlimit limits[] = { { RLIMIT_NOFILE, 1024, 4096 },
+                                                 { RLIMIT_CORE, 0, UINT64_MAX } };
     static const uint64_t bpf[] = { 0x7fff000000000006 };
     static const struct plan_mount mounts[] = {
-        { .kind = PLAN_MOUNT_FS, .fstype = "proc", .source = "proc", .target = "/proc", .flags = PLAN_NOSUID },
-        { .kind = PLAN_MOUNT_BIND, .flags = PLAN_RECURSIVE | PLAN_RDONLY_REC, .propagation = PLAN_SLAVE, .source = "/srv",
-          .target = "/data", .label = "x" },
+        { .kind = PLAN_MOUNT_FS,
+          .fstype = "proc",
+          .source = "proc",
+          .target = "/proc",
+          .flags = PLAN_NOSUID },
+        { .kind = PLAN_MOUNT_BIND,
+          .flags = PLAN_RECURSIVE | PLAN_RDONLY_REC,
+          .propagation = PLAN_SLAVE,
+          .source = "/srv",
+          .target = "/data",
+          .label = "x" },
     };
     static const struct plan_device devices[] = { { "/dev/null", S_IFCHR | 0666, 1, 3, 1, 2 } };
     static const struct plan_pair links[] = { { "/dev/fd", "/proc/self/fd" } };
@@ -38,10 +48,21 @@ static void fill(struct plan *p)
     p->upper = "/c/1/up";
     p->work = "/c/1/work";
     p->log_path = "/var/log/x.log";
-    p->process = (struct plan_process){ .argv = argv1, .envp = envp1, .cwd = "/w", .uid = 1000, .gid = 1001, .groups = groups,
-                                        .n_groups = 3, .rlimits = limits, .n_rlimits = 2, .seccomp = bpf,
-                                        .seccomp_len = sizeof bpf, .tty = true, .set_oom_score_adj = true,
-                                        .oom_score_adj = -998, .cap_bounding = 0xa80425fb };
+    p->process = (struct plan_process){ .argv = argv1,
+                                        .envp = envp1,
+                                        .cwd = "/w",
+                                        .uid = 1000,
+                                        .gid = 1001,
+                                        .groups = groups,
+                                        .n_groups = 3,
+                                        .rlimits = limits,
+                                        .n_rlimits = 2,
+                                        .seccomp = bpf,
+                                        .seccomp_len = sizeof bpf,
+                                        .tty = true,
+                                        .set_oom_score_adj = true,
+                                        .oom_score_adj = -998,
+                                        .cap_bounding = 0xa80425fb };
     p->mounts = mounts;
     p->n_mounts = 2;
     p->devices = devices;
@@ -80,7 +101,9 @@ static void round_trip(void *base)
     ok(r->resource == RLIMIT_CORE && r->hard == UINT64_MAX, "rlimits");
     ok(w->process.flags == (WIRE_TTY | WIRE_SET_OOM) && w->process.oom_score_adj == -998, "flags");
     struct wire_mount *m = view_at(base, &w->mounts, 1);
-    ok(m->flags == (WIRE_M_RECURSIVE | WIRE_M_RDONLY_REC) && m->propagation == WIRE_SLAVE && m->fd == -1, "mount flags");
+    ok(m->flags == (WIRE_M_RECURSIVE | WIRE_M_RDONLY_REC) && m->propagation == WIRE_SLAVE &&
+           m->fd == -1,
+       "mount flags");
     is_str(view_str(base, m->target), "/data", "mount target");
     struct wire_device *d = view_at(base, &w->devices, 0);
     ok(d->major == 1 && d->minor == 3 && d->gid == 2 && d->mode == (S_IFCHR | 0666), "device");
@@ -93,7 +116,8 @@ static void round_trip(void *base)
 static size_t walk(void *base)
 {
     struct wire_plan *w = base;
-    const struct wire_arr *const lists[] = { &w->process.argv, &w->process.envp, &w->masked, &w->readonly };
+    const struct wire_arr *const lists[] = { &w->process.argv, &w->process.envp, &w->masked,
+                                             &w->readonly };
     size_t n = strlen(view_str(base, w->id)) + strlen(view_str(base, w->lower));
 
     for (size_t k = 0; k < ARRAY_LEN(lists); k++)
@@ -101,7 +125,8 @@ static size_t walk(void *base)
             n += strlen(string_at(base, lists[k], i));
     for (uint32_t i = 0; i < w->mounts.count; i++) {
         struct wire_mount *m = view_at(base, &w->mounts, i);
-        n += strlen(view_str(base, m->target)) + (m->source ? strlen(view_str(base, m->source)) : 0);
+        n +=
+            strlen(view_str(base, m->target)) + (m->source ? strlen(view_str(base, m->source)) : 0);
     }
     for (uint32_t i = 0; i < w->process.rlimits.count; i++)
         n += ((struct wire_rlimit *)view_at(base, &w->process.rlimits, i))->soft & 1;
@@ -115,10 +140,13 @@ static void hostile(const void *good, size_t len)
     static const uint32_t values[] = { 0, 1, 7, 8, 0x7fffffff, 0x80000000, 0xffffffff, 0xfffffff8 };
     size_t refused = 0, taken = 0, sum = 0;
 
-    /* every 32-bit word of the file gets every nasty value; a heap block of the exact size shows reads past it (ASan) */
+    /* every 32-bit word of the file gets every nasty value; a heap block of the exact size shows
+     * reads past it (ASan) */
     for (size_t at = 0; at + 4 <= len; at += 4)
         for (size_t v = 0; v < ARRAY_LEN(values) + 2; v++) {
-            uint32_t x = v < ARRAY_LEN(values) ? values[v] : v == ARRAY_LEN(values) ? (uint32_t)len : (uint32_t)len - 1;
+            uint32_t x = v < ARRAY_LEN(values)    ? values[v]
+                         : v == ARRAY_LEN(values) ? (uint32_t)len
+                                                  : (uint32_t)len - 1;
             char *p = mem_dup(good, len);
             char *exact = malloc(len);
             memcpy(p + at, &x, 4);
@@ -151,7 +179,8 @@ static void refusals(void *base, size_t len)
 
     is_str(view_check(base, len, WIRE_SANDBOX), "kind", "another kind of file");
     w->file.need = WIRE_VERSION + 1;
-    is_str(view_check(base, len, WIRE_PLAN_CTR), "version: made for a newer cricket-pod", "a plan that asks for more than we know");
+    is_str(view_check(base, len, WIRE_PLAN_CTR), "version: made for a newer cricket-pod",
+           "a plan that asks for more than we know");
     w->file = f;
     w->process.argv.count++;
     is_str(view_check(base, len, WIRE_PLAN_CTR), "argv", "a count that is too high");
@@ -184,7 +213,8 @@ int main(void)
     close(fd);
 
     fd = memfd_create("open", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    ok(ftruncate(fd, 4096) == 0 && view_map(fd, WIRE_PLAN_CTR, &base, &len, &why) == -EPERM, "a file that is not sealed");
+    ok(ftruncate(fd, 4096) == 0 && view_map(fd, WIRE_PLAN_CTR, &base, &len, &why) == -EPERM,
+       "a file that is not sealed");
     close(fd);
 
     ok(plan_encode_exec(&p.process, "c1", &fd, &e) == 0, "an exec is encoded");

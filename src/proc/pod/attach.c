@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attach: a client has up to three descriptors of its own. Output is copied to every client as it is logged; a client that
- * does not take it gets a bounded buffer and is then dropped, so nobody waits for it. Input of all clients is
- * merged into the container's stdin; while that is full the client is not read.
+/* Attach: a client has up to three descriptors of its own. Output is copied to every client as it
+ * is logged; a client that does not take it gets a bounded buffer and is then dropped, so nobody
+ * waits for it. Input of all clients is merged into the container's stdin; while that is full the
+ * client is not read.
  *
- * End of input closes a stdin_once container's stdin, but not when the input ended because the daemon was killed: that
- * looks the same for the moment between two descriptors closing, so the end is acted on a little later, link permitting. */
+ * End of input closes a stdin_once container's stdin, but not when the input ended because the
+ * daemon was killed: that looks the same for the moment between two descriptors closing, so the end
+ * is acted on a little later, link permitting. */
 #include "pod.h"
 
 #include <errno.h>
@@ -196,10 +198,16 @@ void attach_output(struct ctr *c, bool err, const char *p, size_t n)
 
 /* ---- clients */
 
-void attach_start(uint32_t serial, struct ctr *c, const struct wire_attach *m, int *fds, size_t n_fds)
+void attach_start(uint32_t serial, struct ctr *c, const struct wire_attach *m, int *fds,
+                  size_t n_fds)
 {
     struct attach *a = calloc(1, sizeof *a);
-    struct { uint32_t flag; struct src *src; uint32_t events; void (*fn)(struct src *, uint32_t); } want[3] = {
+    struct {
+        uint32_t flag;
+        struct src *src;
+        uint32_t events;
+        void (*fn)(struct src *, uint32_t);
+    } want[3] = {
         { WIRE_FD_0, a ? &a->in : NULL, EPOLLIN, on_in },
         { WIRE_FD_1, a ? &a->out.src : NULL, 0, on_sink },
         { WIRE_FD_2, a ? &a->err.src : NULL, 0, on_sink },

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The last steps of a child, inside its namespaces: descriptors, limits, user, capabilities, seccomp, execve.
+/* The last steps of a child, inside its namespaces: descriptors, limits, user, capabilities,
+ * seccomp, execve.
  *
- * Order (runc's, and it matters): descriptors are closed before the working directory is looked up, so that no path leads
- * to something of the host's; without no_new_privs a filter needs CAP_SYS_ADMIN and is loaded before capabilities go,
- * with it the filter comes last and need not allow what we still do. */
+ * Order (runc's, and it matters): descriptors are closed before the working directory is looked up,
+ * so that no path leads to something of the host's; without no_new_privs a filter needs
+ * CAP_SYS_ADMIN and is loaded before capabilities go, with it the filter comes last and need not
+ * allow what we still do. */
 #include "pod.h"
 #include "view.h"
 
@@ -43,7 +45,9 @@ static void send_master(const struct launch *l, int fd)
         struct cmsghdr h;
         char b[CMSG_SPACE(sizeof fd)];
     } u = { 0 };
-    struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.b, .msg_controllen = sizeof u.b };
+    struct msghdr h = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.b, .msg_controllen = sizeof u.b
+    };
 
     u.h.cmsg_level = SOL_SOCKET;
     u.h.cmsg_type = SCM_RIGHTS;
@@ -53,7 +57,8 @@ static void send_master(const struct launch *l, int fd)
         child_fail(l, errno, "hand over the terminal");
 }
 
-/* The container chose what its /dev is: only a real devpts will do, and the slave is had from the master, not by path. */
+/* The container chose what its /dev is: only a real devpts will do, and the slave is had from the
+ * master, not by path. */
 void child_pty(struct launch *l, int root)
 {
     struct stat st;
@@ -63,7 +68,8 @@ void child_pty(struct launch *l, int root)
     master = root_open(root, "dev/pts/ptmx", O_RDWR | O_NOCTTY);
     if (master < 0)
         child_fail(l, errno, "open '/dev/pts/ptmx'");
-    if (fstat(master, &st) < 0 || fstatfs(master, &fs) < 0 || st.st_rdev != makedev(5, 2) || fs.f_type != DEVPTS_MAGIC)
+    if (fstat(master, &st) < 0 || fstatfs(master, &fs) < 0 || st.st_rdev != makedev(5, 2) ||
+        fs.f_type != DEVPTS_MAGIC)
         child_fail(l, ENOTTY, "'/dev/pts/ptmx' is no terminal multiplexer");
     if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
         child_fail(l, errno, "unlock the terminal");
@@ -106,7 +112,8 @@ static void set_stdio(struct launch *l)
     int null = open("/dev/null", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
     /* the container's own, if it is one: ours is on a mount that is not its business */
-    if (null >= 0 && (fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))) {
+    if (null >= 0 &&
+        (fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))) {
         close(null);
         null = -1;
     }
@@ -135,7 +142,8 @@ static void set_limits(const struct launch *l, struct wire_process *p)
     }
 }
 
-/* "" or NULL: "/". True when it has to be tried again as the user (a directory that root may not enter: NFS). */
+/* "" or NULL: "/". True when it has to be tried again as the user (a directory that root may not
+ * enter: NFS). */
 static bool set_cwd(const struct launch *l, const struct wire_process *p, bool again)
 {
     const char *cwd = view_str(l->base, p->cwd);
@@ -181,7 +189,8 @@ static void set_user(const struct launch *l, struct wire_process *p)
                 break;                /* the kernel's last one was before */
             child_fail(l, errno, "drop capability %lu", c);
         }
-    if (syscall(SYS_setgroups, (size_t)p->groups.count, p->groups.count ? view_at(l->base, &p->groups, 0) : NULL) < 0)
+    if (syscall(SYS_setgroups, (size_t)p->groups.count,
+                p->groups.count ? view_at(l->base, &p->groups, 0) : NULL) < 0)
         child_fail(l, errno, "set %u groups", p->groups.count);
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
         child_fail(l, errno, "keep capabilities");
@@ -225,8 +234,9 @@ static char **pointers(const struct launch *l, const struct wire_arr *a)
     return out;
 }
 
-/* execvp(3) with the PATH of the environment that the program gets: "" is the current directory; what is found but may
- * not be run (EACCES) is remembered, and told only if nothing better comes. */
+/* execvp(3) with the PATH of the environment that the program gets: "" is the current directory;
+ * what is found but may not be run (EACCES) is remembered, and told only if nothing better comes.
+ */
 static void run(const struct launch *l, char **argv, char **envp) __attribute__((noreturn));
 static void run(const struct launch *l, char **argv, char **envp)
 {
@@ -246,8 +256,8 @@ static void run(const struct launch *l, char **argv, char **envp)
     for (const char *d = path; *name;) {
         size_t n = strcspn(d, ":");
         struct stat st;
-        if ((size_t)snprintf(p, sizeof p, "%.*s%s%s", (int)n, d, n ? "/" : "./", name) < sizeof p && stat(p, &st) == 0 &&
-            !S_ISDIR(st.st_mode)) {
+        if ((size_t)snprintf(p, sizeof p, "%.*s%s%s", (int)n, d, n ? "/" : "./", name) < sizeof p &&
+            stat(p, &st) == 0 && !S_ISDIR(st.st_mode)) {
             execve(p, argv, envp);
             if (errno == EACCES)
                 denied = true;

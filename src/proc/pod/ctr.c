@@ -4,9 +4,10 @@
  *   STARTING --execve--> RUNNING --reaped--> DRAINING --logs written--> EXITED --ack--> forgotten
  *      '--failed--> forgotten
  *
- * When the first process dies its OOM counter is read at once (the daemon removes the cgroup after it hears of the exit),
- * then what it had written is brought to the log, then the exit is recorded in <state_dir>/exits/<id> and told. Record and
- * entry stay until the daemon says that it has them. */
+ * When the first process dies its OOM counter is read at once (the daemon removes the cgroup after
+ * it hears of the exit), then what it had written is brought to the log, then the exit is recorded
+ * in <state_dir>/exits/<id> and told. Record and entry stay until the daemon says that it has them.
+ */
 #include "pod.h"
 #include "view.h"
 
@@ -156,7 +157,8 @@ static void take_news(struct ctr *c, const struct launch_msg *m, int fd)
     }
     close(c->pidfd);
     c->pid = m->pid;
-    c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);   /* our child, and not reaped: still that one */
+    c->pidfd =
+        (int)syscall(SYS_pidfd_open, c->pid, 0); /* our child, and not reaped: still that one */
 }
 
 /* What the child says while it becomes the container. */
@@ -236,7 +238,8 @@ static int setup_log(struct ctr *c, const struct launch *l)
     return c->log.fd < 0 ? -errno : 0;
 }
 
-static int take_fds(struct launch *l, struct ctr *c, const struct wire_start *m, int *fds, size_t n_fds)
+static int take_fds(struct launch *l, struct ctr *c, const struct wire_start *m, int *fds,
+                    size_t n_fds)
 {
     size_t oom = m->flags & WIRE_HAS_OOM ? 1 : 0;
 
@@ -343,7 +346,8 @@ bool ctr_reaped(pid_t pid, int status)
     struct wire_exit *x = &c->exit;
     x->finished_at = now_wall_ns();
     if (c->state == CTR_STARTING) {
-        /* what it said last is still to be read; end of file there means that execve had happened */
+        /* what it said last is still to be read; end of file there means that execve had happened
+         */
         while (c->status.fd >= 0) {
             struct launch_msg m;
             int fd, r = launch_read(c->status.fd, &m, &fd);
@@ -354,7 +358,8 @@ bool ctr_reaped(pid_t pid, int status)
                 continue;
             }
             if (r != 0) {
-                start_failed(c, r == 1 ? m.code : -ECHILD, r == 1 ? m.text : "the container's first process died");
+                start_failed(c, r == 1 ? m.code : -ECHILD,
+                             r == 1 ? m.text : "the container's first process died");
                 return true;
             }
             close_status(c);

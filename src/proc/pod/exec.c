@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* More processes in a container: launched like its first one (launch.c), into that one's namespaces by its pidfd. Their
- * stdio is the daemon's own pipes, so no byte passes through here; the supervisor starts, reaps, tells, and kills.
+/* More processes in a container: launched like its first one (launch.c), into that one's namespaces
+ * by its pidfd. Their stdio is the daemon's own pipes, so no byte passes through here; the
+ * supervisor starts, reaps, tells, and kills.
  *
- * Killing must get all that the command started. Whoever is in the exec's session or descends from it is stopped first, until
- * a look at /proc finds nobody new (a stopped process forks no more), then all are killed. One that made a
- * session of its own and lost its parent before escapes this, hence the daemon's cgroup for execs where it has one. */
+ * Killing must get all that the command started. Whoever is in the exec's session or descends from
+ * it is stopped first, until a look at /proc finds nobody new (a stopped process forks no more),
+ * then all are killed. One that made a session of its own and lost its parent before escapes this,
+ * hence the daemon's cgroup for execs where it has one. */
 #include "pod.h"
 #include "view.h"
 
@@ -84,7 +86,11 @@ static bool take_status(struct exec *x, bool dead)
     if (r != 0) {
         if (dead)
             x->pid = 0;
-        exec_failed(x, r == 1 ? m.code : r == -EAGAIN ? -ECHILD : r, r == 1 ? m.text : "the process died before exec");
+        exec_failed(x,
+                    r == 1         ? m.code
+                    : r == -EAGAIN ? -ECHILD
+                                   : r,
+                    r == 1 ? m.text : "the process died before exec");
         return false;
     }
     close_status(x);
@@ -94,7 +100,9 @@ static bool take_status(struct exec *x, bool dead)
     free(x->launch);
     x->launch = NULL;
     x->started_at = now_wall_ns();
-    struct wire_started s = { .pid = x->pid, .flags = x->pty >= 0 ? WIRE_FD_0 : 0, .started_at = x->started_at };
+    struct wire_started s = { .pid = x->pid,
+                              .flags = x->pty >= 0 ? WIRE_FD_0 : 0,
+                              .started_at = x->started_at };
     if (x->serial)
         talk_send(WIRE_EXEC_STARTED, x->serial, &s, sizeof s, x->pty);
     return true;
@@ -182,7 +190,8 @@ bool exec_reaped(pid_t pid, int status)
         return false;
     if (x->launch && !take_status(x, true))
         return true;
-    struct wire_exec_exited m = { WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status) };
+    struct wire_exec_exited m = { WIFSIGNALED(status) ? 128 + WTERMSIG(status)
+                                                      : WEXITSTATUS(status) };
     if (x->serial)
         talk_send(WIRE_EXEC_EXITED, x->serial, &m, sizeof m, -1);
     exec_free(x);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One clone3 per process. The PID namespace of a new process is decided by its parent, so the supervisor steps into
- * the wanted one just for the call (setns to a PID namespace moves children only) and back; all else the child does itself.
- * The child reports over a SEQPACKET pair that closes on exec: a message is a failure (or a terminal's master), end of file
- * is success. It is an ordinary fork of a very small process: sharing memory with the parent would save 200 us and cost the
- * freedom to fail. */
+/* One clone3 per process. The PID namespace of a new process is decided by its parent, so the
+ * supervisor steps into the wanted one just for the call (setns to a PID namespace moves children
+ * only) and back; all else the child does itself. The child reports over a SEQPACKET pair that
+ * closes on exec: a message is a failure (or a terminal's master), end of file is success. It is an
+ * ordinary fork of a very small process: sharing memory with the parent would save 200 us and cost
+ * the freedom to fail. */
 #include "pod.h"
 #include "view.h"
 
@@ -56,7 +57,8 @@ void child_fail(const struct launch *l, int err, const char *fmt, ...)
 }
 
 /* Through our own /proc, while it is there. */
-static void set_attr(const struct launch *l, const char *what, const char *path, const char *prefix, const char *value)
+static void set_attr(const struct launch *l, const char *what, const char *path, const char *prefix,
+                     const char *value)
 {
     char buf[512];
 
@@ -95,13 +97,15 @@ static void join(const struct launch *l, int fd, int type, const char *what)
         child_fail(l, errno, "join the sandbox's %s namespace", what);
 }
 
-/* The container's user has to be able to open its stdout again; from inside a user namespace nobody could arrange that. */
+/* The container's user has to be able to open its stdout again; from inside a user namespace nobody
+ * could arrange that. */
 static void give_pipes(const struct launch *l)
 {
     uid_t uid = l->userns ? host_uid(l->plan->process.uid) : l->plan->process.uid;
 
     for (int i = 0; i < 3; i++)
-        if (l->stdio[i] >= 0 && fchown(l->stdio[i], uid, (gid_t)-1) < 0 && errno != EINVAL && errno != EPERM && errno != EROFS)
+        if (l->stdio[i] >= 0 && fchown(l->stdio[i], uid, (gid_t)-1) < 0 && errno != EINVAL &&
+            errno != EPERM && errno != EROFS)
             child_fail(l, errno, "owner of stdio %d", i);
 }
 
@@ -138,7 +142,8 @@ static void new_container(struct launch *l)
     root = child_root(l);
     if (p->process.flags & WIRE_TTY)
         child_pty(l, root);
-    if ((p->flags & WIRE_ROOT_RDONLY) && sys_setattr(root, 0, 1 /* MOUNT_ATTR_RDONLY */, 0, 0, -1) < 0)
+    if ((p->flags & WIRE_ROOT_RDONLY) &&
+        sys_setattr(root, 0, 1 /* MOUNT_ATTR_RDONLY */, 0, 0, -1) < 0)
         child_fail(l, errno, "read-only root");
     if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
         child_fail(l, errno, "pivot_root");
@@ -150,12 +155,13 @@ static void new_container(struct launch *l)
 
 static void into_container(struct launch *l)
 {
-    int ns = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP | (l->userns ? CLONE_NEWUSER : 0);
+    int ns = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP |
+             (l->userns ? CLONE_NEWUSER : 0);
 
     if (setns(l->target, ns) < 0)
         child_fail(l, errno, "join the container's namespaces");
-    if (l->userns &&
-        (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0))
+    if (l->userns && (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 ||
+                      syscall(SYS_setresuid, 0, 0, 0) < 0))
         child_fail(l, errno, "become root in the user namespace");
     if (l->plan->process.flags & WIRE_TTY) {
         int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -221,8 +227,9 @@ int launch_clone(struct launch *l, char *why, size_t n)
     else if (l->plan->pidns == WIRE_PID_POD)
         pidns = pod.pidns;
     else if (l->plan->pidns == WIRE_PID_OWN && !l->userns)
-        flags |= CLONE_NEWPID;       /* else child_again(): it has to belong to the user namespace */
-    if (pidns < 0 && (l->exec || l->plan->pidns == WIRE_PID_TARGET || l->plan->pidns == WIRE_PID_POD)) {
+        flags |= CLONE_NEWPID; /* else child_again(): it has to belong to the user namespace */
+    if (pidns < 0 &&
+        (l->exec || l->plan->pidns == WIRE_PID_TARGET || l->plan->pidns == WIRE_PID_POD)) {
         snprintf(why, n, "the PID namespace to join does not exist");
         return -ESRCH;
     }
@@ -283,7 +290,9 @@ int launch_read(int status, struct launch_msg *m, int *ret_fd)
         struct cmsghdr h;
         char b[CMSG_SPACE(sizeof(int))];
     } u = { 0 };
-    struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.b, .msg_controllen = sizeof u.b };
+    struct msghdr h = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.b, .msg_controllen = sizeof u.b
+    };
     ssize_t n = recvmsg(status, &h, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 
     *ret_fd = -1;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cricket-pod: the supervisor of one pod. Started by the daemon with the link on descriptor 3; lives until it is told to
- * shut down, with or without a daemon. One loop: epoll, one event at a time (whoever is deleted in a callback is in no
- * batch any more), SIGCHLD by signalfd, timers in a list. Nothing is due, nothing wakes it. */
+/* cricket-pod: the supervisor of one pod. Started by the daemon with the link on descriptor 3;
+ * lives until it is told to shut down, with or without a daemon. One loop: epoll, one event at a
+ * time (whoever is deleted in a callback is in no batch any more), SIGCHLD by signalfd, timers in a
+ * list. Nothing is due, nothing wakes it. */
 #include "pod.h"
 
 #include <errno.h>
@@ -74,7 +75,11 @@ void src_mod(struct src *s, uint32_t events)
     if (s->fd < 0 || s->events == events)
         return;
     /* nothing wanted: out of the set, since a hang-up would be told all the same */
-    (void)epoll_ctl(epfd, !events ? EPOLL_CTL_DEL : !s->events ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, s->fd, &e);
+    (void)epoll_ctl(epfd,
+                    !events      ? EPOLL_CTL_DEL
+                    : !s->events ? EPOLL_CTL_ADD
+                                 : EPOLL_CTL_MOD,
+                    s->fd, &e);
     s->events = events;
 }
 
@@ -173,7 +178,8 @@ static void start(void)
     sigset_t set;
     int fd;
 
-    /* Whoever waits for the end of the daemon's stderr must not wait for us. What there is to say goes over the link. */
+    /* Whoever waits for the end of the daemon's stderr must not wait for us. What there is to say
+     * goes over the link. */
     fd = open("/dev/null", O_RDWR);
     for (int i = 0; i < 3 && fd >= 0; i++)
         if (fd != i && (i != 2 || !SANITIZED))
@@ -203,7 +209,8 @@ static void start(void)
     if (file_write(AT_FDCWD, "/proc/self/oom_score_adj", "-999") < 0 && pod.old_oom_adj > 0)
         (void)file_write(AT_FDCWD, "/proc/self/oom_score_adj", "0");
 
-    char *m = mmap(NULL, SCRATCH_IN + SCRATCH_OUT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *m = mmap(NULL, SCRATCH_IN + SCRATCH_OUT, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     epfd = epoll_create1(EPOLL_CLOEXEC);
     fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (m == MAP_FAILED || epfd < 0 || fd < 0 || src_add(&children, fd, EPOLLIN, on_child) < 0)

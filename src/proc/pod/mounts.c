@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The container's root, built by the child between clone3 and execve.
  *
- *   host's mount namespace:  every bind source, the layers and the upper directory -> detached clones (open_tree)
- *   a copy of ours:          layers on /l, upper on /u, overlay of them on /r
- *   [the user namespace:     and a mount namespace that it owns]
- *   /r:                      the mount table in order, devices, links, masks, read-only paths; pivot_root
+ *   host's mount namespace:  every bind source, the layers and the upper directory -> detached
+ * clones (open_tree) a copy of ours:          layers on /l, upper on /u, overlay of them on /r [the
+ * user namespace:     and a mount namespace that it owns] /r:                      the mount table
+ * in order, devices, links, masks, read-only paths; pivot_root
  *
- * Nothing is unmounted on the way (each time would be a wait for RCU): all goes with the old root, at once.
+ * Nothing is unmounted on the way (each time would be a wait for RCU): all goes with the old root,
+ * at once.
  *
- * Container paths are resolved by openat2(RESOLVE_IN_ROOT) each time: a volume's content may be somebody else's, and a
- * symbolic link in it leads no further than the container's root. Nothing here allocates: the plan's own records have
- * room for the descriptors. */
+ * Container paths are resolved by openat2(RESOLVE_IN_ROOT) each time: a volume's content may be
+ * somebody else's, and a symbolic link in it leads no further than the container's root. Nothing
+ * here allocates: the plan's own records have room for the descriptors. */
 #include "mounts.h"
 #include "view.h"
 
@@ -35,10 +36,12 @@ int sys_open_tree(int fd, const char *path, unsigned flags)
 
 int sys_move_mount(int from, int to)
 {
-    return (int)syscall(SYS_move_mount, from, "", to, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    return (int)syscall(SYS_move_mount, from, "", to, "",
+                        MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
-int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t propagation, int userns)
+int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t propagation,
+                int userns)
 {
     struct mount_attr a = { set, clr, propagation, userns >= 0 ? (uint64_t)userns : 0 };
 
@@ -47,7 +50,8 @@ int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t pro
 
 int root_open(int root, const char *path, int flags)
 {
-    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC),
+                            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
 
     return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
 }
@@ -81,12 +85,14 @@ int root_make(int root, const char *path, bool dir)
         if (fd < 0 && errno == ENOENT) {
             char c = p[start];
             p[start] = '\0';
-            parent = start ? root_open(root, p, O_PATH | O_DIRECTORY) : fcntl(root, F_DUPFD_CLOEXEC, 3);
+            parent =
+                start ? root_open(root, p, O_PATH | O_DIRECTORY) : fcntl(root, F_DUPFD_CLOEXEC, 3);
             p[start] = c;
             if (parent < 0)
                 return -1;
             if (last && !dir) {
-                r = openat(parent, p + start, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+                r = openat(parent, p + start, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                           0644);
                 if (r >= 0)
                     close(r);
             } else
@@ -110,15 +116,18 @@ int root_make(int root, const char *path, bool dir)
 uint64_t attr_of(uint32_t flags)
 {
     return (flags & (WIRE_M_RDONLY | WIRE_M_RDONLY_REC) ? MOUNT_ATTR_RDONLY : 0) |
-           (flags & WIRE_M_NOSUID ? MOUNT_ATTR_NOSUID : 0) | (flags & WIRE_M_NODEV ? MOUNT_ATTR_NODEV : 0) |
-           (flags & WIRE_M_NOEXEC ? MOUNT_ATTR_NOEXEC : 0) | (flags & WIRE_M_STRICTATIME ? MOUNT_ATTR_STRICTATIME : 0);
+           (flags & WIRE_M_NOSUID ? MOUNT_ATTR_NOSUID : 0) |
+           (flags & WIRE_M_NODEV ? MOUNT_ATTR_NODEV : 0) |
+           (flags & WIRE_M_NOEXEC ? MOUNT_ATTR_NOEXEC : 0) |
+           (flags & WIRE_M_STRICTATIME ? MOUNT_ATTR_STRICTATIME : 0);
 }
 
 static unsigned long ms_of(uint32_t flags)
 {
-    return (flags & (WIRE_M_RDONLY | WIRE_M_RDONLY_REC) ? MS_RDONLY : 0) | (flags & WIRE_M_NOSUID ? MS_NOSUID : 0) |
-           (flags & WIRE_M_NODEV ? MS_NODEV : 0) | (flags & WIRE_M_NOEXEC ? MS_NOEXEC : 0) |
-           (flags & WIRE_M_RELATIME ? MS_RELATIME : 0) | (flags & WIRE_M_STRICTATIME ? MS_STRICTATIME : 0);
+    return (flags & (WIRE_M_RDONLY | WIRE_M_RDONLY_REC) ? MS_RDONLY : 0) |
+           (flags & WIRE_M_NOSUID ? MS_NOSUID : 0) | (flags & WIRE_M_NODEV ? MS_NODEV : 0) |
+           (flags & WIRE_M_NOEXEC ? MS_NOEXEC : 0) | (flags & WIRE_M_RELATIME ? MS_RELATIME : 0) |
+           (flags & WIRE_M_STRICTATIME ? MS_STRICTATIME : 0);
 }
 
 int dress(int fd, const struct wire_mount *m)
@@ -127,12 +136,15 @@ int dress(int fd, const struct wire_mount *m)
     uint64_t clr = m->flags & (WIRE_M_STRICTATIME | WIRE_M_RELATIME) ? MOUNT_ATTR__ATIME : 0;
 
     if (m->propagation != WIRE_SHARED &&
-        sys_setattr(fd, AT_RECURSIVE, 0, 0, m->propagation == WIRE_SLAVE ? MS_SLAVE : MS_PRIVATE, -1) < 0)
+        sys_setattr(fd, AT_RECURSIVE, 0, 0, m->propagation == WIRE_SLAVE ? MS_SLAVE : MS_PRIVATE,
+                    -1) < 0)
         return -1;
     if ((m->flags & WIRE_M_IDMAP) && pod.user >= 0 &&
-        sys_setattr(fd, m->flags & WIRE_M_RECURSIVE ? AT_RECURSIVE : 0, MOUNT_ATTR_IDMAP, 0, 0, pod.user) < 0)
+        sys_setattr(fd, m->flags & WIRE_M_RECURSIVE ? AT_RECURSIVE : 0, MOUNT_ATTR_IDMAP, 0, 0,
+                    pod.user) < 0)
         return -1;
-    if ((m->flags & WIRE_M_RDONLY_REC) && sys_setattr(fd, AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0, 0, -1) < 0)
+    if ((m->flags & WIRE_M_RDONLY_REC) &&
+        sys_setattr(fd, AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0, 0, -1) < 0)
         return -1;
     return set || clr ? sys_setattr(fd, 0, set, clr, 0, -1) : 0;
 }
@@ -166,7 +178,8 @@ static size_t add_path(char *o, size_t n, size_t cap, const char *p, size_t len)
     return n;
 }
 
-/* "lowerdir=a:b" relative to the directory that stands for the first `cut` bytes of each. Mount data is one page. */
+/* "lowerdir=a:b" relative to the directory that stands for the first `cut` bytes of each. Mount
+ * data is one page. */
 static size_t add_lower(const struct launch *l, char *o, size_t cap, const char *list, size_t cut)
 {
     size_t n = (size_t)snprintf(o, cap, "lowerdir=");
@@ -189,8 +202,10 @@ static size_t add_lower(const struct launch *l, char *o, size_t cap, const char 
 static void mount_root(const struct launch *l, struct roots *r)
 {
     char o[4096];
-    const char *lower = view_str(l->base, l->plan->lower), *upper = view_str(l->base, l->plan->upper);
-    const char *work = view_str(l->base, l->plan->work), *label = view_str(l->base, l->plan->mount_label);
+    const char *lower = view_str(l->base, l->plan->lower),
+               *upper = view_str(l->base, l->plan->upper);
+    const char *work = view_str(l->base, l->plan->work),
+               *label = view_str(l->base, l->plan->mount_label);
     size_t n;
 
     attach(l, r->lower, "/l");
@@ -213,7 +228,8 @@ static void mount_root(const struct launch *l, struct roots *r)
         child_fail(l, errno, "chdir '/'");
 }
 
-/* A read-only stack of layers, or one directory of it, as a detached mount. One layer needs no overlay. */
+/* A read-only stack of layers, or one directory of it, as a detached mount. One layer needs no
+ * overlay. */
 static void mount_image(const struct launch *l, struct wire_mount *m)
 {
     char o[4096];
@@ -239,7 +255,8 @@ static void mount_image(const struct launch *l, struct wire_mount *m)
         child_fail(l, errno, "image volume '%s'", view_str(l->base, m->target));
     fd = root_open(top, sub && *sub ? sub : ".", O_PATH);
     if (fd < 0)
-        child_fail(l, errno, "image volume '%s': path '%s' in the image", view_str(l->base, m->target), sub);
+        child_fail(l, errno, "image volume '%s': path '%s' in the image",
+                   view_str(l->base, m->target), sub);
     m->fd = sys_open_tree(fd, "", AT_EMPTY_PATH);
     m->flags |= WIRE_M_RDONLY;
     m->flags &= ~(uint32_t)WIRE_M_IDMAP;          /* the layers are mapped already */
@@ -251,30 +268,37 @@ static void mount_image(const struct launch *l, struct wire_mount *m)
         child_fail(l, errno, "chdir '/'");
 }
 
-static void mount_fs(const struct launch *l, const char *type, int target, const char *path, uint32_t flags, const char *data)
+static void mount_fs(const struct launch *l, const char *type, int target, const char *path,
+                     uint32_t flags, const char *data)
 {
     char o[1024];
     const char *label = view_str(l->base, l->plan->mount_label);
 
-    if (label && (strcmp(type, "tmpfs") == 0 || strcmp(type, "devpts") == 0 || strcmp(type, "mqueue") == 0)) {
-        if ((size_t)snprintf(o, sizeof o, "%s%scontext=\"%s\"", data ? data : "", data && *data ? "," : "", label) >= sizeof o)
+    if (label && (strcmp(type, "tmpfs") == 0 || strcmp(type, "devpts") == 0 ||
+                  strcmp(type, "mqueue") == 0)) {
+        if ((size_t)snprintf(o, sizeof o, "%s%scontext=\"%s\"", data ? data : "",
+                             data && *data ? "," : "", label) >= sizeof o)
             child_fail(l, E2BIG, "mount options of '%s'", path);
         data = o;
     }
     if (fchdir(target) < 0)
         child_fail(l, errno, "mount %s on '%s'", type, path);
-    if (mount(type, ".", type, ms_of(flags), data) < 0 && !(errno == ENODEV && (flags & WIRE_M_OPTIONAL)))
+    if (mount(type, ".", type, ms_of(flags), data) < 0 &&
+        !(errno == ENODEV && (flags & WIRE_M_OPTIONAL)))
         child_fail(l, errno, "mount %s on '%s'", type, path);
 }
 
-static void mount_cgroup1(const struct launch *l, const struct roots *r, int target, const struct wire_mount *m)
+static void mount_cgroup1(const struct launch *l, const struct roots *r, int target,
+                          const struct wire_mount *m)
 {
     char path[PATH_MAX], link[256];
     const char *to = view_str(l->base, m->target);
 
-    mount_fs(l, "tmpfs", target, to, (m->flags | WIRE_M_NOSUID | WIRE_M_NODEV | WIRE_M_NOEXEC) & ~(uint32_t)WIRE_M_RDONLY,
+    mount_fs(l, "tmpfs", target, to,
+             (m->flags | WIRE_M_NOSUID | WIRE_M_NODEV | WIRE_M_NOEXEC) & ~(uint32_t)WIRE_M_RDONLY,
              "mode=755,size=64k");
-    int top = open("..", O_PATH | O_CLOEXEC | O_DIRECTORY); /* through the parent: "." is what lies beneath */
+    int top = open("..", O_PATH | O_CLOEXEC |
+                             O_DIRECTORY); /* through the parent: "." is what lies beneath */
     const char *name = strrchr(to, '/');
     int dir = top < 0 || !name ? -1 : openat(top, name + 1, O_PATH | O_CLOEXEC | O_DIRECTORY);
     if (dir < 0)
@@ -288,7 +312,8 @@ static void mount_cgroup1(const struct launch *l, const struct roots *r, int tar
             child_fail(l, errno, "mount '%s/%s'", to, c->name);
         close(fd);
         close(c->fd);
-        for (const char *p = c->name; strchr(c->name, ',') && *p; p += strcspn(p, ","), p += *p == ',') {
+        for (const char *p = c->name; strchr(c->name, ',') && *p;
+             p += strcspn(p, ","), p += *p == ',') {
             snprintf(link, sizeof link, "%.*s", (int)strcspn(p, ","), p);
             snprintf(path, sizeof path, "%s", c->name);
             (void)symlinkat(path, dir, link);     /* "cpu" -> "cpu,cpuacct", as hosts have it */
@@ -314,7 +339,8 @@ static void mount_one(const struct launch *l, const struct roots *r, int root, s
             child_fail(l, errno, "mount on '%s'", to);
         dir = S_ISDIR(st.st_mode);
     }
-    target = m->flags & WIRE_M_TARGET_MUST_EXIST ? root_open(root, to, O_PATH) : root_make(root, to, dir);
+    target = m->flags & WIRE_M_TARGET_MUST_EXIST ? root_open(root, to, O_PATH)
+                                                 : root_make(root, to, dir);
     if (target < 0 && errno == ENOENT && (m->flags & WIRE_M_TARGET_MUST_EXIST))
         return;
     if (target < 0)
@@ -323,7 +349,8 @@ static void mount_one(const struct launch *l, const struct roots *r, int root, s
         m->fd = sys_open_tree(target, "", AT_EMPTY_PATH);
     else if (m->kind == WIRE_MOUNT_SHM && m->fd < 0)
         m->fd = sys_open_tree(AT_FDCWD, "/shm", 0);
-    if ((m->kind == WIRE_MOUNT_SELF || (m->kind == WIRE_MOUNT_SHM && pod.ipc >= 0)) && (m->fd < 0 || dress(m->fd, m) < 0))
+    if ((m->kind == WIRE_MOUNT_SELF || (m->kind == WIRE_MOUNT_SHM && pod.ipc >= 0)) &&
+        (m->fd < 0 || dress(m->fd, m) < 0))
         child_fail(l, errno, "mount on '%s'", to);
     if (m->fd >= 0) {
         if (sys_move_mount(m->fd, target) < 0)
@@ -380,7 +407,8 @@ static void make_device(const struct launch *l, int root, struct wire_device *d)
     if (mknodat(dir, name, d->mode, makedev(d->major, d->minor)) < 0) {
         struct stat st;
         if (errno != EEXIST || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-            (st.st_mode & S_IFMT) != (d->mode & S_IFMT) || st.st_rdev != makedev(d->major, d->minor)) {
+            (st.st_mode & S_IFMT) != (d->mode & S_IFMT) ||
+            st.st_rdev != makedev(d->major, d->minor)) {
             if (errno == EEXIST || errno == 0)
                 errno = EEXIST;
             child_fail(l, errno, "mknod '%s'", path);
@@ -426,19 +454,22 @@ static void make_readonly(const struct launch *l, int root, const char *path)
     if (fd < 0)
         child_fail(l, errno, "read-only path '%s'", path);
     from = sys_open_tree(fd, "", AT_EMPTY_PATH | AT_RECURSIVE);
-    if (from < 0 || sys_setattr(from, AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0, 0, -1) < 0 || sys_move_mount(from, fd) < 0)
+    if (from < 0 || sys_setattr(from, AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0, 0, -1) < 0 ||
+        sys_move_mount(from, fd) < 0)
         child_fail(l, errno, "read-only path '%s'", path);
     close(from);
     close(fd);
 }
 
-/* From here on root in the user namespace, with a mount namespace that it owns. What was copied into that is locked to
- * its place, the new root too; a clone of it is not. Returns the new root's directory. */
+/* From here on root in the user namespace, with a mount namespace that it owns. What was copied
+ * into that is locked to its place, the new root too; a clone of it is not. Returns the new root's
+ * directory. */
 static void enter_userns(struct launch *l)
 {
     if (setns(pod.user, CLONE_NEWUSER) < 0)
         child_fail(l, errno, "enter the user namespace");
-    if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0)
+    if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 ||
+        syscall(SYS_setresuid, 0, 0, 0) < 0)
         child_fail(l, errno, "become root in the user namespace");
     if (unshare(CLONE_NEWNS) < 0)
         child_fail(l, errno, "mount namespace of the user namespace");

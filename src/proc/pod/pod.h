@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The supervisor's own world: one process, one epoll loop, a handful of containers.
  *
- *      main.c     start, the loop, SIGCHLD        talk.c    the link with the daemon
- *      sandbox.c  namespaces, small mount ns      ctr.c     table of containers: start, exit, exit records
- *      launch.c   clone3 to execve                mounts.c  the container's root        confine.c  user, caps, seccomp
- *      stdio.c    pipes and pty -> CRI log        attach.c  clients                     exec.c     more processes
+ *      main.c     start, the loop, SIGCHLD          talk.c     the link with the daemon
+ *      sandbox.c  namespaces, small mount ns        ctr.c      containers: start, exit, records
+ *      launch.c   clone3 to execve                  confine.c  user, capabilities, seccomp
+ *      sources.c  what is taken from the host       mounts.c   the container's root
+ *      stdio.c    pipes and pty -> CRI log          attach.c   clients
+ *      exec.c     more processes                    view.c     is a plan what it says
  *
- * The supervisor lives in a mount namespace of its own with next to nothing mounted, so that a launch copies next to nothing
- * (every mount of the host would cost each launch). Host paths are reached in two ways: files (logs) beneath the
- * descriptor `host_root`, mounts by a child that steps into the host's namespace, clones what it needs by open_tree(2) and
- * steps out with detached mounts in hand. */
+ * The supervisor lives in a mount namespace of its own with next to nothing mounted, so that a
+ * launch copies next to nothing (every mount of the host would cost each launch). Host paths are
+ * reached in two ways: files (logs) beneath the descriptor `host_root`, mounts by a child that
+ * steps into the host's namespace, clones what it needs by open_tree(2) and steps out with detached
+ * mounts in hand. */
 #ifndef CRICKET_POD_POD_H
 #define CRICKET_POD_POD_H
 
@@ -68,15 +71,17 @@ struct pod {
     int net, ipc, uts, user, pidns;  /* the sandbox's; -1: the host's */
     pid_t init;                      /* PID 1 of a shared PID namespace; 0: none */
     struct wire_idmap uid_map, gid_map; /* of the user namespace: exactly one range each (CRI) */
-    int old_oom_adj;                 /* what we were started with: for processes that ask for nothing */
+    int old_oom_adj; /* what we were started with: for processes that ask for nothing */
     bool made_netns, made_sock, no_mknod, stopping;
 };
 extern struct pod pod;
 
 long sys_clone3(uint64_t flags, int *pidfd, int cgroup_fd);   /* exit signal SIGCHLD */
 int file_write(int dirfd, const char *path, const char *text); /* 0 or -errno; one write(2) */
-int host_open(const char *path, int flags, mode_t mode);      /* as the host would resolve it; -1 and errno */
-int host_mkdir_p(const char *path, size_t len, mode_t mode);  /* the first len bytes of path; 0 or -errno */
+int host_open(const char *path, int flags,
+              mode_t mode); /* as the host would resolve it; -1 and errno */
+int host_mkdir_p(const char *path, size_t len,
+                 mode_t mode); /* the first len bytes of path; 0 or -errno */
 
 /* sandbox.c */
 int sandbox_make(int file_fd, const int *cgroups, size_t n, char *why, size_t why_len);
@@ -87,8 +92,10 @@ struct out_msg;
 int talk_listen(void);
 void talk_take(int fd);              /* a connected link */
 bool talk_up(void);
-void talk_send(uint16_t type, uint32_t serial, const void *body, size_t len, int fd /* -1; dup'ed */);
-void talk_reply(uint32_t serial, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void talk_send(uint16_t type, uint32_t serial, const void *body, size_t len,
+               int fd /* -1; dup'ed */);
+void talk_reply(uint32_t serial, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 void talk_finish(void);              /* sends what is queued, waiting for it a moment */
 
 /* ---- launching: what the child works from */
@@ -102,9 +109,9 @@ struct launch {
     bool cgroup2;
     bool exec;                       /* into a container, not a new one */
     bool userns;
-    int target;                      /* pidfd: whose PID namespace (TARGET), or whose everything (exec) */
+    int target; /* pidfd: whose PID namespace (TARGET), or whose everything (exec) */
     int stdio[3];                    /* the child's ends; -1: /dev/null, or the pty */
-    int status, status_child;        /* our end and the child's of a SEQPACKET pair that closes on exec */
+    int status, status_child; /* our end and the child's of a SEQPACKET pair that closes on exec */
     pid_t pid;
     int pidfd;
 };
@@ -112,7 +119,7 @@ struct launch {
 /* What comes over `status`. End of file: execve has happened. */
 struct launch_msg {
     int32_t code;                    /* 0: news, see below; else negative errno */
-    int32_t pid;                     /* the child goes on as this process; 0: a pty's master comes along */
+    int32_t pid; /* the child goes on as this process; 0: a pty's master comes along */
     char text[512];
 };
 
@@ -120,24 +127,30 @@ void launch_init(struct launch *l);
 /* Maps the plan. fds are taken over. */
 int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, size_t n);
 int launch_clone(struct launch *l, char *why, size_t n);
-void launch_deinit(struct launch *l); /* everything but status, pid and pidfd of a launch that succeeded */
-int launch_read(int status, struct launch_msg *m, int *ret_fd); /* 1: message, 0: exec'ed, -EAGAIN, other errors */
+void launch_deinit(
+    struct launch *l); /* everything but status, pid and pidfd of a launch that succeeded */
+int launch_read(int status, struct launch_msg *m,
+                int *ret_fd); /* 1: message, 0: exec'ed, -EAGAIN, other errors */
 
 /* in the child */
 /* err: errno, told in words behind the text; negative: the text says it all. */
 void child_fail(const struct launch *l, int err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), noreturn));
-int child_root(struct launch *l);          /* mounts.c: up to the new root, entered; returns nothing but success */
+int child_root(
+    struct launch *l); /* mounts.c: up to the new root, entered; returns nothing but success */
 void child_become(struct launch *l) __attribute__((noreturn)); /* confine.c: user, limits, exec */
-void child_pty(struct launch *l, int root);      /* opens it in the container's devpts, sends the master */
-void child_again(struct launch *l);              /* goes on as PID 1 of a new PID namespace of the user namespace */
-uid_t host_uid(uint32_t id);                     /* an id of the pod's user namespace, as the host sees it */
+void child_pty(struct launch *l,
+               int root); /* opens it in the container's devpts, sends the master */
+void child_again(
+    struct launch *l); /* goes on as PID 1 of a new PID namespace of the user namespace */
+uid_t host_uid(uint32_t id); /* an id of the pod's user namespace, as the host sees it */
 gid_t host_gid(uint32_t id);
 int root_open(int root, const char *path, int flags);
 int root_make(int root, const char *path, bool dir);
 int sys_open_tree(int fd, const char *path, unsigned flags);
 int sys_move_mount(int from, int to);
-int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t propagation, int userns);
+int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t propagation,
+                int userns);
 
 /* ---- containers */
 
@@ -146,7 +159,7 @@ struct ctr;
 struct stream {                      /* one output of a container */
     struct src src;
     struct ctr *ctr;
-    char *part;                      /* the beginning of a line whose end has not come; NULL: none */
+    char *part; /* the beginning of a line whose end has not come; NULL: none */
     uint32_t part_len, part_cap;
     bool err;                        /* stderr */
 };
@@ -178,13 +191,13 @@ struct ctr {
     struct src status;
     struct stream out, err;          /* with a tty only out: the master */
     struct log log;
-    struct src in;                   /* the container's stdin; with a tty fd is a dup of the master */
+    struct src in; /* the container's stdin; with a tty fd is a dup of the master */
     bool tty, stdin_once, drain_over, acked;
     struct attach *attached;
     int oom_fd;
     uint64_t oom_base;
     struct wire_exit exit;
-    struct timer drain;              /* a log that cannot be written does not hold the exit for ever */
+    struct timer drain; /* a log that cannot be written does not hold the exit for ever */
 };
 
 extern struct ctr *ctrs;
@@ -200,13 +213,15 @@ void ctr_link_down(void);
 /* stdio.c */
 int log_open(struct log *g);                     /* -1 and errno */
 void stdio_start(struct ctr *c, int out, int err);
-void stdio_died(struct ctr *c);                  /* the first process is dead: logs what it wrote, then ctr_drained() */
+void stdio_died(
+    struct ctr *c); /* the first process is dead: logs what it wrote, then ctr_drained() */
 void stdio_free(struct ctr *c);
 int stdio_reopen(struct ctr *c);                 /* 0 or -errno */
 size_t log_prefix(char *buf, int64_t ns, bool err, char tag); /* 40 bytes at most */
 
 /* attach.c */
-void attach_start(uint32_t serial, struct ctr *c, const struct wire_attach *m, int *fds, size_t n_fds);
+void attach_start(uint32_t serial, struct ctr *c, const struct wire_attach *m, int *fds,
+                  size_t n_fds);
 void attach_output(struct ctr *c, bool err, const char *p, size_t n);
 void attach_close(uint32_t serial);
 void attach_ctr_end(struct ctr *c);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The namespaces of a pod. A clone3 child is born into the new ones and sets them up (lo, host name, sysctls); the supervisor
- * takes descriptors of them from /proc and binds the network namespace to <state_dir>/netns in the host's mount namespace,
- * where CNI plugins find it. Then the child exits, or, in a pod that shares its PID namespace, stays as PID 1: reaping,
- * in an empty read-only root, without a capability or a descriptor, not dumpable. Last the supervisor leaves the host's
- * mount namespace for one of its own with only what containers will need:
+/* The namespaces of a pod. A clone3 child is born into the new ones and sets them up (lo, host
+ * name, sysctls); the supervisor takes descriptors of them from /proc and binds the network
+ * namespace to <state_dir>/netns in the host's mount namespace, where CNI plugins find it. Then the
+ * child exits, or, in a pod that shares its PID namespace, stays as PID 1: reaping, in an empty
+ * read-only root, without a capability or a descriptor, not dumpable. Last the supervisor leaves
+ * the host's mount namespace for one of its own with only what containers will need:
  *
  *   /proc   for the launcher's /proc/self/...      /shm     the pod's /dev/shm
  *   /null   what covers a masked file              /empty   what covers a masked directory
@@ -51,7 +52,9 @@ int file_write(int dirfd, const char *path, const char *text)
 
 int host_open(const char *path, int flags, mode_t mode)
 {
-    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC), .mode = mode, .resolve = RESOLVE_IN_ROOT };
+    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC),
+                            .mode = mode,
+                            .resolve = RESOLVE_IN_ROOT };
 
     return (int)syscall(SYS_openat2, pod.host_root, path, &how, sizeof how);
 }
@@ -72,7 +75,8 @@ int host_mkdir_p(const char *path, size_t len, mode_t mode)
         if (fd < 0 && errno == ENOENT) {
             char *slash = strrchr(p, '/');
             *slash = '\0';
-            int dir = slash == p ? fcntl(pod.host_root, F_DUPFD_CLOEXEC, 3) : host_open(p, O_PATH | O_DIRECTORY, 0);
+            int dir = slash == p ? fcntl(pod.host_root, F_DUPFD_CLOEXEC, 3)
+                                 : host_open(p, O_PATH | O_DIRECTORY, 0);
             *slash = '/';
             if (dir < 0)
                 return -errno;
@@ -107,7 +111,8 @@ struct maker {
     int say, hear;                   /* pipe to the supervisor, pipe from it */
 };
 
-static void maker_fail(const struct maker *m, int err, const char *what, const char *arg) __attribute__((noreturn));
+static void maker_fail(const struct maker *m, int err, const char *what, const char *arg)
+    __attribute__((noreturn));
 static void maker_fail(const struct maker *m, int err, const char *what, const char *arg)
 {
     char buf[512];
@@ -136,10 +141,12 @@ static void lo_up(const struct maker *m)
     close(fd);
 }
 
-/* "net.ipv4.ip_forward" or "net/ipv4/ip_forward"; with dots, a '/' stands for a dot inside a name (sysctl(8)). */
+/* "net.ipv4.ip_forward" or "net/ipv4/ip_forward"; with dots, a '/' stands for a dot inside a name
+ * (sysctl(8)). */
 static void sysctl_set(const struct maker *m, const char *key, const char *value)
 {
-    struct open_how how = { .flags = O_WRONLY | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
+    struct open_how how = { .flags = O_WRONLY | O_CLOEXEC,
+                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
     char p[256];
     size_t n = strlen(key), first = strcspn(key, "./");
     int dir = open("/proc/sys", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -189,9 +196,11 @@ static void become_init(const struct maker *m)
     struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
     struct __user_cap_data_struct d[2];
     sigset_t chld;
-    /* root of a user namespace may not look into the pod's directory, where the supervisor stands */
-    int r = chdir("/") < 0 ? -errno :
-            empty_root("4k", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    /* root of a user namespace may not look into the pod's directory, where the supervisor stands
+     */
+    int r = chdir("/") < 0 ? -errno
+                           : empty_root("4k", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                                  MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
 
     if (r < 0)
         maker_fail(m, -r, "root of", "init");
@@ -270,7 +279,8 @@ static int write_map(pid_t pid, const char *name, void *base, const struct wire_
         const struct wire_idmap *m = view_at(base, a, i);
         if (n + 40 > sizeof text)
             return -E2BIG;
-        n += (size_t)snprintf(text + n, sizeof text - n, "%u %u %u\n", m->container_id, m->host_id, m->length);
+        n += (size_t)snprintf(text + n, sizeof text - n, "%u %u %u\n", m->container_id, m->host_id,
+                              m->length);
     }
     return file_write(AT_FDCWD, p, text);
 }
@@ -317,7 +327,8 @@ static int bind_netns(pid_t pid)
 
 static int small_root(const struct wire_sandbox *s)
 {
-    static const char *const dirs[] = { "/proc", "/shm", "/empty", "/r", "/l", "/u", "/i", "/n", "/sys" };
+    static const char *const dirs[] = { "/proc", "/shm", "/empty", "/r",  "/l",
+                                        "/u",    "/i",   "/n",     "/sys" };
     char opt[64];
     int null, fd, r;
 
@@ -335,17 +346,20 @@ static int small_root(const struct wire_sandbox *s)
     pod.no_mknod = mknod("/probe", S_IFCHR | 0600, makedev(1, 3)) < 0;
     if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
         return -errno;
-    if ((s->flags & WIRE_SB_USERNS) && mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+    if ((s->flags & WIRE_SB_USERNS) &&
+        mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
         return -errno;
     fd = open("/null", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0 || sys_setattr(null, 0, 0, 0, MS_PRIVATE, -1) < 0 || sys_move_mount(null, fd) < 0)
         return -errno;
     close(fd);
     close(null);
-    if (mount("tmpfs", "/empty", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,mode=755") < 0)
+    if (mount("tmpfs", "/empty", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              "size=4k,mode=755") < 0)
         return -errno;
     if (!(s->flags & WIRE_HOST_IPC)) {
-        snprintf(opt, sizeof opt, "mode=1777,size=%llu", (unsigned long long)(s->shm_size ? s->shm_size : 64 << 20));
+        snprintf(opt, sizeof opt, "mode=1777,size=%llu",
+                 (unsigned long long)(s->shm_size ? s->shm_size : 64 << 20));
         if (mount("shm", "/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opt) < 0)
             return -errno;
     }
@@ -354,7 +368,8 @@ static int small_root(const struct wire_sandbox *s)
 }
 
 /* Everything that needs the child, in order; why says what failed. */
-static int with_child(const struct wire_sandbox *s, void *base, pid_t pid, int from, int to, char *why, size_t n)
+static int with_child(const struct wire_sandbox *s, void *base, pid_t pid, int from, int to,
+                      char *why, size_t n)
 {
     int r;
 
@@ -416,7 +431,8 @@ int sandbox_make(int file_fd, const int *cgroups, size_t n_cgroups, char *why, s
     pod.flags = s->flags;
     if (s->flags & WIRE_SB_USERNS) {
         if (s->uid_map.count != 1 || s->gid_map.count != 1) {
-            snprintf(why, why_len, "user namespace: one range of users and one of groups is wanted");
+            snprintf(why, why_len,
+                     "user namespace: one range of users and one of groups is wanted");
             return -EINVAL;
         }
         memcpy(&pod.uid_map, view_at(base, &s->uid_map, 0), sizeof pod.uid_map);
@@ -427,7 +443,8 @@ int sandbox_make(int file_fd, const int *cgroups, size_t n_cgroups, char *why, s
     pod.host_mnt = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
     pod.own_pid = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
     pod.state_fd = open(pod.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (!pod.state_dir || pod.host_root < 0 || pod.host_mnt < 0 || pod.own_pid < 0 || pod.state_fd < 0) {
+    if (!pod.state_dir || pod.host_root < 0 || pod.host_mnt < 0 || pod.own_pid < 0 ||
+        pod.state_fd < 0) {
         snprintf(why, why_len, "open '%s': %s", view_str(base, s->state_dir), strerror(errno));
         return -errno;
     }
@@ -440,7 +457,8 @@ int sandbox_make(int file_fd, const int *cgroups, size_t n_cgroups, char *why, s
         return -errno;
     }
     uint64_t flags = (s->flags & WIRE_HOST_NET ? 0 : CLONE_NEWNET | CLONE_NEWUTS) |
-                     (s->flags & WIRE_HOST_IPC ? 0 : CLONE_NEWIPC) | (s->flags & WIRE_SB_SHARED_PID ? CLONE_NEWPID : 0) |
+                     (s->flags & WIRE_HOST_IPC ? 0 : CLONE_NEWIPC) |
+                     (s->flags & WIRE_SB_SHARED_PID ? CLONE_NEWPID : 0) |
                      (s->flags & WIRE_SB_USERNS ? CLONE_NEWUSER : 0);
     long pid = sys_clone3(flags, NULL, -1);
     if (pid == 0) {
@@ -469,7 +487,8 @@ int sandbox_make(int file_fd, const int *cgroups, size_t n_cgroups, char *why, s
 /* Takes back what was made in the host's mount namespace. */
 void sandbox_drop(void)
 {
-    if (pod.host_mnt >= 0 && setns(pod.host_mnt, CLONE_NEWNS) == 0 && pod.state_fd >= 0 && fchdir(pod.state_fd) == 0) {
+    if (pod.host_mnt >= 0 && setns(pod.host_mnt, CLONE_NEWNS) == 0 && pod.state_fd >= 0 &&
+        fchdir(pod.state_fd) == 0) {
         if (pod.made_netns) {
             (void)umount2("netns", MNT_DETACH);
             (void)unlink("netns");

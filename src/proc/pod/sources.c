@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A launch's visit to the host's mount namespace: every bind source, the layers and the upper directory, image volumes,
- * device nodes and cgroup directories are cloned by open_tree(2) into detached mounts, which mounts.c attaches in the
- * container's. Only here can a source be a peer of the host's mount, so that what is mounted later goes both ways. */
+/* A launch's visit to the host's mount namespace: every bind source, the layers and the upper
+ * directory, image volumes, device nodes and cgroup directories are cloned by open_tree(2) into
+ * detached mounts, which mounts.c attaches in the container's. Only here can a source be a peer of
+ * the host's mount, so that what is mounted later goes both ways. */
 #include "mounts.h"
 #include "view.h"
 
@@ -63,8 +64,8 @@ static bool starts(const char *s, const char *with)
     return strncmp(s, with, strlen(with)) == 0;
 }
 
-/* Is the mount that src is on shared (or, where slave will do, a slave)? Kubelet's mountPropagation asks for it, and
- * without it a later mount would silently not arrive. */
+/* Is the mount that src is on shared (or, where slave will do, a slave)? Kubelet's mountPropagation
+ * asks for it, and without it a later mount would silently not arrive. */
 static void check_propagation(const struct launch *l, const struct wire_mount *m, const char *src)
 {
     uint64_t sx[32] = { 0 }, id;     /* struct statx: musl 1.2.3 has none */
@@ -95,17 +96,19 @@ static void check_propagation(const struct launch *l, const struct wire_mount *m
     }
     close(i.fd);
     if (m->propagation == WIRE_SHARED && !shared)
-        child_fail(l, -EINVAL, "path '%s' is mounted on '%s' but it is not a shared mount", src, point ? point : "?");
-    if (m->propagation == WIRE_SLAVE && !shared && !slave)
-        child_fail(l, -EINVAL, "path '%s' is mounted on '%s' but it is not a shared or slave mount", src,
+        child_fail(l, -EINVAL, "path '%s' is mounted on '%s' but it is not a shared mount", src,
                    point ? point : "?");
+    if (m->propagation == WIRE_SLAVE && !shared && !slave)
+        child_fail(l, -EINVAL, "path '%s' is mounted on '%s' but it is not a shared or slave mount",
+                   src, point ? point : "?");
 }
 
 /* ---- in the host's mount namespace */
 
 enum { LABEL_DEPTH = 64 };
 
-/* Kubelet asks for the whole tree. No readdir(3): it allocates. Where SELinux is off this fails at the first, unheard. */
+/* Kubelet asks for the whole tree. No readdir(3): it allocates. Where SELinux is off this fails at
+ * the first, unheard. */
 static void relabel(int dir, const char *name, const char *label, int depth)
 {
     char buf[1024], path[64];
@@ -156,7 +159,8 @@ static int clone_dir(const struct launch *l, const char *path, size_t n, bool id
         child_fail(l, EINVAL, "layers '%.200s' have no common directory", path);
     memcpy(p, path, n);
     p[n] = '\0';
-    /* what is mounted below comes along, but not into a mapped clone: not every file system can be mapped */
+    /* what is mounted below comes along, but not into a mapped clone: not every file system can be
+     * mapped */
     int fd = sys_open_tree(AT_FDCWD, p, idmap ? 0 : AT_RECURSIVE);
     if (fd < 0)
         child_fail(l, errno, "open '%s'", p);
@@ -213,7 +217,8 @@ static void source_bind(const struct launch *l, struct wire_mount *m)
         child_fail(l, errno, "flags of mount '%s'", src);
 }
 
-/* A device node of the host, for where mknod(2) is refused (user namespaces, ourselves in a container). */
+/* A device node of the host, for where mknod(2) is refused (user namespaces, ourselves in a
+ * container). */
 static void source_device(const struct launch *l, struct wire_device *d)
 {
     const char *path = view_str(l->base, d->path);
@@ -230,7 +235,8 @@ static void source_device(const struct launch *l, struct wire_device *d)
         child_fail(l, errno, "device '%s'", path);
 }
 
-/* Our path in the hierarchy whose mount has these super block options ("rw,cpu,cpuacct", "rw,name=systemd"). */
+/* Our path in the hierarchy whose mount has these super block options ("rw,cpu,cpuacct",
+ * "rw,name=systemd"). */
 static bool own_cgroup(const char *options, char *buf, size_t len)
 {
     struct minfo i = { .n = 0 };
@@ -257,7 +263,8 @@ static bool own_cgroup(const char *options, char *buf, size_t len)
     return found;
 }
 
-/* The host's hierarchies, each from the container's own directory down: what a cgroup namespace would show. */
+/* The host's hierarchies, each from the container's own directory down: what a cgroup namespace
+ * would show. */
 static void source_cgroup1(const struct launch *l, struct roots *r, const struct wire_mount *m)
 {
     static const char top[] = "/sys/fs/cgroup/";
@@ -322,16 +329,18 @@ void take_sources(const struct launch *l, struct roots *r)
     if ((size_t)snprintf(both, sizeof both, "%s:%s", upper, work) >= sizeof both)
         child_fail(l, ENAMETOOLONG, "upper directory");
     r->upper_cut = common_dir(both);
-    /* Not mapped: overlay makes its own files here as the host's root, whom a mapped mount does not know. What the
-     * container writes is stored under the ids that the host sees. */
+    /* Not mapped: overlay makes its own files here as the host's root, whom a mapped mount does not
+     * know. What the container writes is stored under the ids that the host sees. */
     r->upper = clone_dir(l, both, r->upper_cut, false);
     if (l->userns && chown(upper, host_uid(0), host_gid(0)) < 0)
         child_fail(l, errno, "owner of '%s'", upper);
     for (uint32_t i = 0; i < p->mounts.count; i++) {
         struct wire_mount *m = view_at(l->base, &p->mounts, i);
         m->fd = -1;
-        if (m->kind > WIRE_MOUNT_CGROUP || (m->flags & ~(uint32_t)WIRE_M_ALL) || m->propagation > WIRE_SHARED)
-            child_fail(l, ENOSYS, "mount '%s': not known to this cricket-pod", view_str(l->base, m->target));
+        if (m->kind > WIRE_MOUNT_CGROUP || (m->flags & ~(uint32_t)WIRE_M_ALL) ||
+            m->propagation > WIRE_SHARED)
+            child_fail(l, ENOSYS, "mount '%s': not known to this cricket-pod",
+                       view_str(l->base, m->target));
         if (m->kind == WIRE_MOUNT_BIND)
             source_bind(l, m);
         else if (m->kind == WIRE_MOUNT_SHM && pod.ipc < 0) {
@@ -340,9 +349,11 @@ void take_sources(const struct launch *l, struct roots *r)
                 child_fail(l, errno, "mount '/dev/shm'");
         } else if (m->kind == WIRE_MOUNT_OVERLAY) {
             if (!m->lower)
-                child_fail(l, EINVAL, "image volume '%s' without layers", view_str(l->base, m->target));
+                child_fail(l, EINVAL, "image volume '%s' without layers",
+                           view_str(l->base, m->target));
             lower = view_str(l->base, m->lower);
-            m->fd = clone_dir(l, lower, common_dir(lower), (m->flags & WIRE_M_IDMAP) && pod.user >= 0);
+            m->fd =
+                clone_dir(l, lower, common_dir(lower), (m->flags & WIRE_M_IDMAP) && pod.user >= 0);
         } else if (m->kind == WIRE_MOUNT_CGROUP)
             source_cgroup(l, r, m);
     }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A container's output to its CRI log: "<RFC 3339 time> <stdout|stderr> <F|P> <content>\n".
  *
- * A chunk is read, cut at newlines, and written as whole entries, many with one write(2). The beginning of a line whose end has
- * not come yet waits in `part`, at most one entry long. What the file system refuses (full) waits in `pend`; until that is
- * written nothing more is read, so the writer stalls and nobody else. The entry that was cut by a short write is
- * completed first, so the file never holds a torn line. */
+ * A chunk is read, cut at newlines, and written as whole entries, many with one write(2). The
+ * beginning of a line whose end has not come yet waits in `part`, at most one entry long. What the
+ * file system refuses (full) waits in `pend`; until that is written nothing more is read, so the
+ * writer stalls and nobody else. The entry that was cut by a short write is completed first, so the
+ * file never holds a torn line. */
 #include "pod.h"
 
 #include <errno.h>
@@ -59,12 +60,13 @@ size_t log_prefix(char *buf, int64_t ns, bool err, char tag)
     uint32_t frac = (uint32_t)(ns % 1000000000);
     char *p = buf;
 
-    if (sec != last) {               /* days to year, month, day: proleptic Gregorian, years starting in March */
+    if (sec != last) { /* days to year, month, day: proleptic Gregorian, years starting in March */
         int64_t d = sec / 86400 + 719468;
         unsigned s = (unsigned)(sec % 86400), doe = (unsigned)(d % 146097);
         unsigned yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
         unsigned doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
-        unsigned year = (unsigned)(d / 146097) * 400 + yoe + (mp >= 10), month = mp < 10 ? mp + 3 : mp - 9;
+        unsigned year = (unsigned)(d / 146097) * 400 + yoe + (mp >= 10),
+                 month = mp < 10 ? mp + 3 : mp - 9;
         char *q = put2(put2(day, year / 100), year % 100);
         *q++ = '-';
         q = put2(q, month);
@@ -135,11 +137,12 @@ static void put(struct log *g, const char *p, size_t n)
         p += k;
         n -= k;
         if (out_len == SCRATCH_OUT)
-            flush_out(g);            /* only an entry longer than the buffer gets here, see entry() */
+            flush_out(g); /* only an entry longer than the buffer gets here, see entry() */
     }
 }
 
-static void entry(struct ctr *c, bool err, char tag, int64_t ns, const char *a, size_t an, const char *b, size_t bn)
+static void entry(struct ctr *c, bool err, char tag, int64_t ns, const char *a, size_t an,
+                  const char *b, size_t bn)
 {
     char pre[48];
     size_t pn = log_prefix(pre, ns, err, tag);
@@ -318,7 +321,8 @@ void stdio_start(struct ctr *c, int out, int err)
         close(err);
 }
 
-/* What lies in a pipe when its writer has died is all that the dead one wrote; survivors may go on writing for ever. */
+/* What lies in a pipe when its writer has died is all that the dead one wrote; survivors may go on
+ * writing for ever. */
 static void drain_stream(struct stream *s)
 {
     int left = 0;
@@ -326,7 +330,7 @@ static void drain_stream(struct stream *s)
     if (s->src.fd < 0 || s->ctr->log.pend_len)
         return;
     if (s->ctr->tty)
-        left = 1 << 20;              /* FIONREAD says nothing about what the line discipline still holds */
+        left = 1 << 20; /* FIONREAD says nothing about what the line discipline still holds */
     else if (ioctl(s->src.fd, FIONREAD, &left) < 0)
         return;
     while (left > 0 && !s->ctr->log.pend_len) {
@@ -360,7 +364,8 @@ int stdio_reopen(struct ctr *c)
 
     if (!g->path)
         return 0;
-    if (g->pend_len && !pend_flush(g))            /* half an entry is in the old file: it must be completed there */
+    if (g->pend_len &&
+        !pend_flush(g)) /* half an entry is in the old file: it must be completed there */
         return -ENOSPC;
     fd = log_open(g);
     if (fd < 0)

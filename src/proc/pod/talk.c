@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The supervisor's side of the link. One daemon at a time: a new connection replaces the old one. A request is a record,
- * checked for length and answered; what cannot be sent at once waits in a bounded queue (a daemon that reads nothing loses
- * the link, the containers do not notice). */
+/* The supervisor's side of the link. One daemon at a time: a new connection replaces the old one. A
+ * request is a record, checked for length and answered; what cannot be sent at once waits in a
+ * bounded queue (a daemon that reads nothing loses the link, the containers do not notice). */
 #include "pod.h"
 
 #include <errno.h>
@@ -269,7 +269,8 @@ static void dispatch(const struct wire_hdr *h, union body *b, int *fds, size_t n
         talk_reply(h->serial, -EINVAL, "the sandbox is not made yet");
         return;
     }
-    if (pod.stopping && h->type != WIRE_HELLO && h->type != WIRE_SHUTDOWN && h->type != WIRE_ACK_EXIT) {
+    if (pod.stopping && h->type != WIRE_HELLO && h->type != WIRE_SHUTDOWN &&
+        h->type != WIRE_ACK_EXIT) {
         talk_reply(h->serial, -ESHUTDOWN, "the sandbox is being stopped");
         return;
     }
@@ -323,7 +324,8 @@ static void dispatch(const struct wire_hdr *h, union body *b, int *fds, size_t n
         attach_close(b->serial.serial);
         break;
     default:
-        talk_reply(h->serial, -ENOSYS, "request %u is not known to cricket-pod %u", h->type, WIRE_VERSION);
+        talk_reply(h->serial, -ENOSYS, "request %u is not known to cricket-pod %u", h->type,
+                   WIRE_VERSION);
     }
 }
 
@@ -341,7 +343,9 @@ static void on_conn(struct src *s, uint32_t events)
     size_t n_fds = 0;
     union body b;
     struct iovec iov = { &in, sizeof in };
-    struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.b, .msg_controllen = sizeof u.b };
+    struct msghdr h = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.b, .msg_controllen = sizeof u.b
+    };
 
     if (events & EPOLLOUT)
         flush_queue();
@@ -357,7 +361,8 @@ static void on_conn(struct src *s, uint32_t events)
             n_fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
             memcpy(fds, CMSG_DATA(c), n_fds * sizeof(int));
         }
-    if ((size_t)n >= sizeof in.h && in.h.len == (size_t)n && !(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+    if ((size_t)n >= sizeof in.h && in.h.len == (size_t)n &&
+        !(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
         size_t len = (size_t)n - sizeof in.h;
         memset(&b, 0, sizeof b);
         memcpy(&b, in.body, len < sizeof b ? len : sizeof b);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The check that comes before everything else is believed. The daemon is trusted to mean well, not to be of the same
- * version or free of bugs: a bad offset must be an error text, not a dead supervisor with a pod's worth of containers. */
+/* The check that comes before everything else is believed. The daemon is trusted to mean well, not
+ * to be of the same version or free of bugs: a bad offset must be an error text, not a dead
+ * supervisor with a pod's worth of containers. */
 #include "view.h"
 
 #include <errno.h>
@@ -25,8 +26,9 @@ static bool arr_ok(const struct view *v, const struct wire_arr *a, size_t size, 
 {
     if (a->count == 0 && a->off == 0 && extra == 0)
         return true;
-    return a->off % 8 == 0 && a->off >= sizeof(struct wire_file) && a->size >= size && a->size <= 4096 && a->size % 4 == 0 &&
-           a->off <= v->len && ((uint64_t)a->count + extra) * a->size <= v->len - a->off;
+    return a->off % 8 == 0 && a->off >= sizeof(struct wire_file) && a->size >= size &&
+           a->size <= 4096 && a->size % 4 == 0 && a->off <= v->len &&
+           ((uint64_t)a->count + extra) * a->size <= v->len - a->off;
 }
 
 /* Copies, so that nothing hangs on the alignment of what a file claims. */
@@ -64,12 +66,13 @@ static const char *check_process(const struct view *v, const struct wire_process
         return "argv";
     if (!strings_ok(v, &p->envp, true))
         return "envp";
-    if (!arr_ok(v, &p->groups, sizeof(uint32_t), 0) || (p->groups.count && p->groups.size != sizeof(uint32_t)) ||
-        p->groups.count > 65536)
+    if (!arr_ok(v, &p->groups, sizeof(uint32_t), 0) ||
+        (p->groups.count && p->groups.size != sizeof(uint32_t)) || p->groups.count > 65536)
         return "groups";
     if (!arr_ok(v, &p->rlimits, sizeof(struct wire_rlimit), 0))
         return "rlimits";
-    if (!arr_ok(v, &p->seccomp, 8, 0) || p->seccomp.count > 4096 || (p->seccomp.count && p->seccomp.size != 8))
+    if (!arr_ok(v, &p->seccomp, 8, 0) || p->seccomp.count > 4096 ||
+        (p->seccomp.count && p->seccomp.size != 8))
         return "seccomp";
     if (!str_ok(v, p->cwd) || !str_ok(v, p->apparmor) || !str_ok(v, p->selinux))
         return "process strings";
@@ -82,15 +85,15 @@ static const char *check_ctr(const struct view *v, const struct wire_plan *p)
     struct wire_device d;
     struct wire_pair s;
 
-    if (!str_ok(v, p->lower) || !str_ok(v, p->upper) || !str_ok(v, p->work) || !str_ok(v, p->log_path) ||
-        !str_ok(v, p->mount_label) || !p->lower || !p->upper || !p->work)
+    if (!str_ok(v, p->lower) || !str_ok(v, p->upper) || !str_ok(v, p->work) ||
+        !str_ok(v, p->log_path) || !str_ok(v, p->mount_label) || !p->lower || !p->upper || !p->work)
         return "root paths";
     if (!arr_ok(v, &p->mounts, sizeof m, 0))
         return "mounts";
     for (uint32_t i = 0; i < p->mounts.count; i++) {
         get(v, &p->mounts, i, &m, sizeof m);
-        if (!str_ok(v, m.source) || !str_ok(v, m.target) || !m.target || !str_ok(v, m.fstype) || !str_ok(v, m.data) ||
-            !str_ok(v, m.lower) || !str_ok(v, m.label))
+        if (!str_ok(v, m.source) || !str_ok(v, m.target) || !m.target || !str_ok(v, m.fstype) ||
+            !str_ok(v, m.data) || !str_ok(v, m.lower) || !str_ok(v, m.label))
             return "mount strings";
     }
     if (!arr_ok(v, &p->devices, sizeof d, 0))
@@ -116,7 +119,8 @@ static const char *check_sandbox(const struct view *v, const struct wire_sandbox
 {
     struct wire_pair p;
 
-    if (!str_ok(v, s->id) || !s->id || !str_ok(v, s->state_dir) || !s->state_dir || !str_ok(v, s->hostname))
+    if (!str_ok(v, s->id) || !s->id || !str_ok(v, s->state_dir) || !s->state_dir ||
+        !str_ok(v, s->hostname))
         return "strings";
     if (!arr_ok(v, &s->sysctls, sizeof p, 0))
         return "sysctls";
@@ -125,7 +129,8 @@ static const char *check_sandbox(const struct view *v, const struct wire_sandbox
         if (!str_ok(v, p.key) || !p.key || !str_ok(v, p.value) || !p.value)
             return "sysctl strings";
     }
-    if (!arr_ok(v, &s->uid_map, sizeof(struct wire_idmap), 0) || !arr_ok(v, &s->gid_map, sizeof(struct wire_idmap), 0))
+    if (!arr_ok(v, &s->uid_map, sizeof(struct wire_idmap), 0) ||
+        !arr_ok(v, &s->gid_map, sizeof(struct wire_idmap), 0))
         return "id maps";
     return NULL;
 }

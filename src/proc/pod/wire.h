@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the daemon and a supervisor say to each other; the one header that both include.
  *
- * Messages are records on a SEQPACKET socket: struct wire_hdr, then the body of the type, descriptors by SCM_RIGHTS.
- * A daemon may be years newer than a supervisor (pods outlive upgrades) and must be understood still: bodies only grow at
- * their end, the receiver zero-fills what a shorter sender did not know and ignores what a longer one adds; a type that is not
- * known is answered by WIRE_REPLY -ENOSYS with its serial.
+ * Messages are records on a SEQPACKET socket: struct wire_hdr, then the body of the type,
+ * descriptors by SCM_RIGHTS. A daemon may be years newer than a supervisor (pods outlive upgrades)
+ * and must be understood still: bodies only grow at their end, the receiver zero-fills what a
+ * shorter sender did not know and ignores what a longer one adds; a type that is not known is
+ * answered by WIRE_REPLY -ENOSYS with its serial.
  *
- * Whatever is long (a launch plan, how to make a sandbox) travels as a sealed memfd: struct wire_file, then one body, then arrays
- * and strings named by offsets from the start. The supervisor maps it privately: the launcher turns offsets into pointers in
- * place, since after clone3 it must not allocate. `need` is the oldest version that carries out all of it: a supervisor
- * that is older refuses rather than drop a setting. Nothing here knows the byte order: it never leaves the machine. */
+ * Whatever is long (a launch plan, how to make a sandbox) travels as a sealed memfd: struct
+ * wire_file, then one body, then arrays and strings named by offsets from the start. The supervisor
+ * maps it privately: the launcher turns offsets into pointers in place, since after clone3 it must
+ * not allocate. `need` is the oldest version that carries out all of it: a supervisor that is older
+ * refuses rather than drop a setting. Nothing here knows the byte order: it never leaves the
+ * machine. */
 #ifndef CRICKET_POD_WIRE_H
 #define CRICKET_POD_WIRE_H
 
@@ -26,18 +29,18 @@ enum {
 
 enum wire_type {
     /* daemon -> supervisor */
-    WIRE_HELLO = 1,                  /* wire_hello: after connecting; answered by CTR*, EXIT*, READY */
-    WIRE_INIT,                       /* wire_init: make the sandbox; fds: file, cgroups; answered by READY or REPLY */
-    WIRE_START,                      /* wire_start; fds: plan, [oom], cgroups; answered by STARTED or REPLY */
+    WIRE_HELLO = 1, /* wire_hello: after connecting; answered by CTR*, EXIT*, READY */
+    WIRE_INIT, /* wire_init: make the sandbox; fds: file, cgroups; answered by READY or REPLY */
+    WIRE_START, /* wire_start; fds: plan, [oom], cgroups; answered by STARTED or REPLY */
     WIRE_ACK_EXIT,                   /* wire_ctr_id */
     WIRE_SIGNAL,                     /* wire_signal */
     WIRE_REOPEN,                     /* wire_ctr_id; answered by REPLY */
     WIRE_RESIZE,                     /* wire_resize */
     WIRE_SHUTDOWN,                   /* answered by REPLY, then the supervisor exits */
-    WIRE_EXEC,                       /* wire_exec; fds: plan, [0], [1], [2], cgroups; answered by EXEC_STARTED or REPLY */
+    WIRE_EXEC, /* wire_exec; fds: plan, [0], [1], [2], cgroups; answered by EXEC_STARTED or REPLY */
     WIRE_EXEC_KILL,                  /* wire_serial: of the EXEC */
     WIRE_EXEC_RESIZE,                /* wire_resize */
-    WIRE_ATTACH,                     /* wire_attach; fds: [in], [out], [err]; answered by REPLY, later ATTACH_END */
+    WIRE_ATTACH, /* wire_attach; fds: [in], [out], [err]; answered by REPLY, later ATTACH_END */
     WIRE_ATTACH_CLOSE,               /* wire_serial: of the ATTACH */
     /* supervisor -> daemon */
     WIRE_READY = 64,                 /* wire_ready */
@@ -60,7 +63,13 @@ struct wire_hdr {
 struct wire_hello { uint32_t version; };
 struct wire_init { uint32_t n_cgroups; };
 
-enum { WIRE_CGROUP2 = 1 << 0, WIRE_HAS_OOM = 1 << 1, WIRE_FD_0 = 1 << 2, WIRE_FD_1 = 1 << 3, WIRE_FD_2 = 1 << 4 };
+enum {
+    WIRE_CGROUP2 = 1 << 0,
+    WIRE_HAS_OOM = 1 << 1,
+    WIRE_FD_0 = 1 << 2,
+    WIRE_FD_1 = 1 << 3,
+    WIRE_FD_2 = 1 << 4
+};
 
 struct wire_start {
     char id[WIRE_ID], target[WIRE_ID];
@@ -122,7 +131,8 @@ enum { WIRE_MAGIC = 0x6b637243, WIRE_FILE_MAX = 8 << 20 };
 enum wire_kind { WIRE_PLAN_CTR = 1, WIRE_PLAN_EXEC, WIRE_SANDBOX };
 
 struct wire_file {
-    uint32_t magic, kind, need, total; /* total: bytes of the file; its last byte is 0, so that every string ends inside */
+    uint32_t magic, kind, need,
+        total; /* total: bytes of the file; its last byte is 0, so that every string ends inside */
 };
 
 typedef uint32_t wire_str;           /* offset of a NUL terminated string; 0: none */
@@ -161,7 +171,8 @@ enum {
 };
 
 struct wire_process {
-    struct wire_arr argv, envp;      /* uint64_t offsets of strings; one more element, 0, follows the last */
+    struct wire_arr argv,
+        envp; /* uint64_t offsets of strings; one more element, 0, follows the last */
     struct wire_arr groups;          /* uint32_t */
     struct wire_arr rlimits;         /* wire_rlimit */
     struct wire_arr seccomp;         /* struct sock_filter */
@@ -186,11 +197,19 @@ struct wire_plan {                   /* WIRE_PLAN_CTR; WIRE_PLAN_EXEC: process a
     struct wire_process process;
     wire_str id, lower, upper, work, log_path, mount_label;
     uint32_t flags, pidns, root_propagation, log_line_max;
-    struct wire_arr mounts, masked, readonly, devices, symlinks;  /* masked, readonly: uint64_t offsets */
+    struct wire_arr mounts, masked, readonly, devices,
+        symlinks; /* masked, readonly: uint64_t offsets */
 };
 
 /* plan.h's PLAN_* under names of this side; plan.c asserts that they agree */
-enum { WIRE_MOUNT_BIND, WIRE_MOUNT_FS, WIRE_MOUNT_OVERLAY, WIRE_MOUNT_SELF, WIRE_MOUNT_SHM, WIRE_MOUNT_CGROUP };
+enum {
+    WIRE_MOUNT_BIND,
+    WIRE_MOUNT_FS,
+    WIRE_MOUNT_OVERLAY,
+    WIRE_MOUNT_SELF,
+    WIRE_MOUNT_SHM,
+    WIRE_MOUNT_CGROUP
+};
 enum {
     WIRE_M_RECURSIVE = 1 << 0,
     WIRE_M_RDONLY = 1 << 1,

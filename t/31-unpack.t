@@ -184,6 +184,19 @@ is_(oct(os.lstat(top + "/x/y").st_mode), "0o40755", "nor of one behind an opaque
 is_(oct(os.lstat(top + "/new").st_mode), "0o40755", "a new one is 0755")
 is_([(oct(os.lstat(p).st_mode), os.lstat(p).st_uid) for p in (mid, top)], [("0o40711", 3)] * 2, "the root too")
 
+# --- directories without an entry that are links below
+low, top = unpack(
+    tar(entry("usr/lib", DIR, mode=0o751), entry("usr/lib/old", data=b"o"), entry("lib", SYM, linkname="usr/lib"), entry("lib64", SYM, linkname="/lib"),
+        entry("var/run", SYM, linkname="../run"), entry("dangling", SYM, linkname="not/there"), entry("self", SYM, linkname="self"),
+        entry("explicit", SYM, linkname="usr"), entry("out", SYM, linkname="../../../etc")),
+    tar(entry("lib/so/deep/x", data=b"x"), entry("usr/lib/so/y", data=b"y", mtime=5), entry("lib64/z", data=b"z"), entry("var/run/pid", data=b"p"),
+        entry("dangling/d", data=b"d"), entry("self/s", data=b"s"), entry("explicit", DIR), entry("explicit/e", data=b"e"), entry("out/o", data=b"o")))
+is_(sorted(os.listdir(top + "/usr/lib") + os.listdir(top + "/usr/lib/so")), ["deep", "so", "y", "z"], "what was meant for lib is in usr/lib")
+is_(oct(os.lstat(top + "/usr/lib").st_mode), "0o40751", "which looks as below")
+is_(sorted(os.listdir(top)), ["etc", "explicit", "not", "run", "self", "usr", "var"], "nothing hides the links; what has an entry stays")
+is_((os.listdir(top + "/run"), os.listdir(top + "/var"), os.listdir(top + "/not/there"), os.listdir(top + "/etc")), (["pid"], [], ["d"], ["o"]),
+    "relative links, dangling ones, and those that lead out")
+
 # --- along symbolic links, but never out
 secret = tempfile.mkdtemp(prefix="cricket-secret-")
 with open(secret + "/file", "w") as f:

@@ -91,6 +91,17 @@ ok(d.pull("reg.example/a/b:1"), "a mirror over TLS")
 like(d.fails(tls.host.replace("127.0.0.1", "localhost") + "/a/b:1"), "400|HTTP", "plain HTTP to it is an error")
 d.close()
 
+d = Drive("--mirror", "reg.example=https://" + tls.host)
+like(d.fails("reg.example/a/b:1"), "certificate", "a CA that the system does not know")
+d.close()
+os.mkdir(tmp + "/certs")
+name = sh("openssl", "x509", "-in", "ca.pem", "-noout", "-subject_hash").decode().strip() + ".0"
+shutil.copy(tmp + "/ca.pem", tmp + "/certs/" + name)
+d = Drive("--mirror", "reg.example=https://" + tls.host, limits=("unshare", "--mount", "--", "sh", "-c",
+                                                                "mount --bind %s/certs /etc/ssl/certs && exec \"$@\"" % tmp, "sh"))
+ok(d.pull("reg.example/a/b:1"), "one that it knows")
+d.close()
+
 # --- Basic
 with open(tmp + "/passwd", "wb") as f:
     f.write(sh("htpasswd", "-Bbn", "alice", "s3cret:x"))

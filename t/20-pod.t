@@ -591,6 +591,26 @@ for g in groups:
     wait_until(lambda: not open(g + "/cgroup.procs").read(), "cgroup to be empty")
     os.rmdir(g)
 
+unified = next((p for p, v2, _ in cgroup_mounts() if v2), None)
+if unified:
+    own = next(line.strip().split("::", 1)[1] for line in open("/proc/self/cgroup") if line.startswith("0::"))
+    path = "%s%s/cricket-test-%d" % (unified, own.rstrip("/"), os.getpid())
+    os.mkdir(path)
+    c1 = start(d, "cat /proc/self/cgroup; sleep 1000", cgroups=[path], cgroup2=True)
+    wait_until(lambda: "0::" in log(c1), "the container's cgroups")
+    like(log(c1), "0::.*/cricket-test-%d" % os.getpid(), "born into its cgroup, v2")
+    like(exec_out(d, c1, "v2", "cat /proc/self/cgroup", cgroups=[path], cgroup2=True)[1],
+         "0::.*/cricket-test-%d" % os.getpid(), "and so is an exec")
+    d.do("signal", id=c1, sig=9)
+    end(d, c1)
+    c1 = start(d, "cat /proc/self/cgroup", cgroups=[path], cgroup2=True, cgroupns=True)
+    end(d, c1)
+    like(log(c1), "(?m)^0::/$", "a cgroup namespace of its own begins there")
+    wait_until(lambda: not open(path + "/cgroup.procs").read(), "cgroup to be empty")
+    os.rmdir(path)
+else:
+    skip("needs a v2 hierarchy", 3)
+
 # ---- the daemon dies
 
 long = start(d, "i=0; while [ $i -lt 100000 ]; do echo n$i; i=$((i+1)); [ -e /tmp/stop ] && exit 9; sleep 0.01; done")

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -335,8 +336,27 @@ void ctr_start(uint32_t serial, const struct wire_start *m, int *fds, size_t n_f
     }
 }
 
+/* A child that went on as another process (child_again) has said so before the other did anything:
+ * what waits to be read may be the number that was just reaped. */
+static void read_numbers(void)
+{
+    struct launch_msg m;
+    int fd;
+
+    for (struct ctr *c = ctrs; c; c = c->next)
+        while (c->state == CTR_STARTING && c->userns && c->status.fd >= 0 &&
+               recv(c->status.fd, &m, sizeof m, MSG_PEEK | MSG_DONTWAIT) == sizeof m &&
+               m.code == 0 && launch_read(c->status.fd, &m, &fd) == 1) {
+            bool same = m.pid == 0;
+            take_news(c, &m, fd);
+            if (!same)
+                break;
+        }
+}
+
 bool ctr_reaped(pid_t pid, int status)
 {
+    read_numbers();
     struct ctr *c = ctrs;
 
     while (c && (c->pid != pid || c->state > CTR_RUNNING))

@@ -112,8 +112,10 @@ static void give_pipes(const struct launch *l)
 void child_again(struct launch *l)
 {
     struct launch_msg m = { 0 };
+    int told[2];
+    char c;
 
-    if (unshare(CLONE_NEWPID) < 0)
+    if (unshare(CLONE_NEWPID) < 0 || pipe2(told, O_CLOEXEC) < 0)
         child_fail(l, errno, "new PID namespace");
     long pid = sys_clone3(CLONE_PARENT, NULL, -1);
     if (pid < 0)
@@ -124,6 +126,9 @@ void child_again(struct launch *l)
     }
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || setsid() < 0)
         child_fail(l, errno, "first process of the new PID namespace");
+    close(told[1]);
+    (void)!read(told[0], &c, 1);     /* its end: the supervisor has our number, and may reap us */
+    close(told[0]);
 }
 
 static void new_container(struct launch *l)

@@ -127,8 +127,8 @@ void launch_init(struct launch *l);
 /* Maps the plan. fds are taken over. */
 int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, size_t n);
 int launch_clone(struct launch *l, char *why, size_t n);
-void launch_deinit(
-    struct launch *l); /* everything but status, pid and pidfd of a launch that succeeded */
+/* everything but status, pid and pidfd of a launch that succeeded */
+void launch_deinit(struct launch *l);
 int launch_read(int status, struct launch_msg *m,
                 int *ret_fd); /* 1: message, 0: exec'ed, -EAGAIN, other errors */
 
@@ -136,13 +136,13 @@ int launch_read(int status, struct launch_msg *m,
 /* err: errno, told in words behind the text; negative: the text says it all. */
 void child_fail(const struct launch *l, int err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), noreturn));
-int child_root(
-    struct launch *l); /* mounts.c: up to the new root, entered; returns nothing but success */
+/* mounts.c: up to the new root, entered; returns nothing but success */
+int child_root(struct launch *l);
 void child_become(struct launch *l) __attribute__((noreturn)); /* confine.c: user, limits, exec */
 void child_pty(struct launch *l,
                int root); /* opens it in the container's devpts, sends the master */
-void child_again(
-    struct launch *l); /* goes on as PID 1 of a new PID namespace of the user namespace */
+/* goes on as PID 1 of a new PID namespace of the user namespace */
+void child_again(struct launch *l);
 uid_t host_uid(uint32_t id); /* an id of the pod's user namespace, as the host sees it */
 gid_t host_gid(uint32_t id);
 int root_open(int root, const char *path, int flags);
@@ -213,8 +213,8 @@ void ctr_link_down(void);
 /* stdio.c */
 int log_open(struct log *g);                     /* -1 and errno */
 void stdio_start(struct ctr *c, int out, int err);
-void stdio_died(
-    struct ctr *c); /* the first process is dead: logs what it wrote, then ctr_drained() */
+/* the first process is dead: logs what it wrote, then ctr_drained() */
+void stdio_died(struct ctr *c);
 void stdio_free(struct ctr *c);
 int stdio_reopen(struct ctr *c);                 /* 0 or -errno */
 size_t log_prefix(char *buf, int64_t ns, bool err, char tag); /* 40 bytes at most */

@@ -93,7 +93,6 @@ struct plan_process {
     unsigned seccomp_flags;          /* SECCOMP_FILTER_FLAG_* */
     const char *apparmor;            /* profile for the exec, or NULL */
     const char *selinux;             /* label for the exec, or NULL */
-    const char *const *setenv_home;  /* unused, NULL */
 };
 
 struct plan {

@@ -36,6 +36,13 @@ static bool is_recorded(void *ctx, const char *chain_id, uint64_t number)
     return have == number;
 }
 
+static uint64_t new_number(void *ctx)
+{
+    struct puller *p = ctx;
+
+    return p->new_number(p->ctx);
+}
+
 int puller_new(struct loop *l, const struct puller_opts *o, struct puller **ret, struct err *err)
 {
     struct puller *p = mem_new(struct puller);
@@ -43,7 +50,7 @@ int puller_new(struct loop *l, const struct puller_opts *o, struct puller **ret,
         .loop = l,
         .worker = o->worker,
         .max_transfers = o->max_transfers ? o->max_transfers : TRANSFERS_DEFAULT,
-        .new_number = o->new_number,
+        .new_number = new_number,
         .recorded = is_recorded,
     };
 
@@ -53,6 +60,7 @@ int puller_new(struct loop *l, const struct puller_opts *o, struct puller **ret,
     p->max_layers = o->max_layers ? o->max_layers : LAYERS_DEFAULT;
     p->have_layer = o->have_layer;
     p->drop_layer = o->drop_layer;
+    p->new_number = o->new_number;
     p->ctx = o->ctx;
     list_init(&p->pulls);
     p->root_fd = open(o->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -79,7 +87,6 @@ int puller_new(struct loop *l, const struct puller_opts *o, struct puller **ret,
     lo.layers_fd = p->layers_fd;
     lo.stall_ms = p->stall_ms;
     lo.ctx = p;
-    lo.new_number = o->new_number;
     p->layers = layers_new(&lo);
     *ret = p;
     return 0;

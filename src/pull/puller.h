@@ -20,6 +20,7 @@ struct puller {
     struct list pulls;
     bool (*have_layer)(void *ctx, const char *chain_id, uint64_t *ret_number);
     void (*drop_layer)(void *ctx, uint64_t number);
+    uint64_t (*new_number)(void *ctx);
     void *ctx;
 };
 

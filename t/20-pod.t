@@ -16,7 +16,6 @@ import atexit  # noqa: E402
 import ctypes  # noqa: E402
 import json  # noqa: E402
 import re  # noqa: E402
-import resource  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
 import struct  # noqa: E402
@@ -273,7 +272,7 @@ e = end(d, c)
 is_((e["status"], e["signal"], e["oom"]), (143, 15, False), "link_signal, no PID 1 of its own")
 c = start(d, ["sleep", "1000"])
 is_(ns(pids[c], "pid"), ns(pod["init"], "pid"), "a container in the pod's PID namespace")
-st, text = run(d, "ps -o pid,comm; readlink /proc/1/exe; cat /proc/1/root/etc/passwd")
+_, text = run(d, "ps -o pid,comm; readlink /proc/1/exe; cat /proc/1/root/etc/passwd")
 like(text, r"(?s)1 cricket-init.*\bsleep\b", "it sees the pod's init and the other container")
 ok("cricket-pod" not in text.splitlines()[-1], "but not what init is")
 d.do("signal", id=c, sig=9)
@@ -407,7 +406,6 @@ c = start(d, "sleep 1000 & exec sleep 1001", pidns=OWN)
 is_(exec_out(d, c, "own1", "ps -o pid,args | grep -c 'sleep 100'")[1] >= "2", True, "exec is in it")
 c2 = start(d, "kill -0 1 && ps | grep -c '[s]leep 100'", pidns=TARGET, target_id=c)
 is_((end(d, c2)["status"], log(c2)), (0, "2\n"), "and so is a container that targets it")
-left = children()
 d.do("signal", id=c, sig=9)
 is_(end(d, c)["status"], 137, "killing its 1 ends all")
 c = start(d, ["sleep", "1000"], pidns=HOST)
@@ -659,9 +657,6 @@ else:
         private = sum(int(line.split()[1]) for line in f if line.startswith("Private_Dirty"))
     diag("supervisor: PSS %d kB, private %d kB" % (kb, private))
     ok(kb < 100, "the supervisor with three containers takes less than 100 kB", "%d kB" % kb)
-with open("/proc/%d/status" % pod["pid"]) as f:
-    switches = re.search(r"voluntary_ctxt_switches:\t(\d+)", f.read()).group(1)
-execute(d, c, "stop", "touch /proc/%d/root/tmp/stop" % 1)
 d.do("signal", id=long, sig=9)
 end(d, long)
 d.do("shutdown")
@@ -698,7 +693,6 @@ is_(d.quit(), 0, "clean")
 d = Drive()
 MAP = 1000000
 pod = spawn(d, "p4", shared_pid=True, map=MAP, sysctls={"net.ipv4.ip_forward": "1"})
-own = os.stat(ROOT + "/etc").st_uid
 INFO = "cat /proc/self/uid_map; id -u; stat -c %u:%g /etc /dev/null /proc/1 /work; touch /made; cat /proc/sys/net/ipv4/ip_forward"
 for kind in (POD, OWN):
     st, text = run(d, INFO + "; echo again >/proc/self/fd/1; mount -t tmpfs t /tmp && echo mounted; ps | wc -l", pidns=kind,

@@ -4,8 +4,9 @@
  *   configuration -> loop -> handlers (store, recovery) -> socket -> "ready" -> loop ... SIGTERM ->
  *   no new connections, calls in flight finish -> handlers end -> exit
  *
- * The socket opens last: a client that can connect finds everything recovered. With socket activation clients wait in
- * the socket's queue meanwhile, over restarts too. Containers never notice: they belong to their supervisors. */
+ * The socket opens last: a client that can connect finds everything recovered. With socket
+ * activation clients wait in the socket's queue meanwhile, over restarts too. Containers never
+ * notice: they belong to their supervisors. */
 #include "config.h"
 
 #include "conf.h"
@@ -54,8 +55,9 @@ static void notify(const char *state)
     if (path[0] == '@')
         un.sun_path[0] = '\0';
     fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&un,
-                         (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
+    if (fd < 0 ||
+        sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&un,
+               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
         log_warn("op=notify state='%s' err='%s', ignoring", state, strerror(errno));
 }
 
@@ -75,7 +77,8 @@ static int activated(struct err *err)
     for (int i = 0; i < n; i++)
         (void)fcntl(FIRST_FD + i, F_SETFD, FD_CLOEXEC);
     if (n > 1)
-        return err_set(err, -EINVAL, "the service manager handed over %d sockets, one is expected", n);
+        return err_set(err, -EINVAL, "the service manager handed over %d sockets, one is expected",
+                       n);
     return FIRST_FD;
 }
 
@@ -110,7 +113,8 @@ static void on_signal(struct ev_loop *ev, ev_io *w, int revents)
         const char *name = sigabbrev_np((int)si.ssi_signo);
 
         if (si.ssi_signo == SIGHUP) {
-            log_info("op=signal signal=HUP note='the configuration is read at start only, ignoring'");
+            log_info(
+                "op=signal signal=HUP note='the configuration is read at start only, ignoring'");
             continue;
         }
         log_info("op=stop signal=%s calls=%zu", name ? name : "?", grpc_live_calls(d->grpc));
@@ -128,7 +132,8 @@ static int watch_signals(struct daemon *d, struct err *err)
 {
     sigset_t set;
 
-    (void)signal(SIGPIPE, SIG_IGN);  /* the HTTP library writes by writev(2); children get the default back */
+    /* the HTTP library writes by writev(2); children get the default back */
+    (void)signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
@@ -212,11 +217,11 @@ static void usage(FILE *f)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "config", required_argument, NULL, 'c' },     { "config-dir", required_argument, NULL, 'd' },
-        { "root", required_argument, NULL, 'r' },       { "state", required_argument, NULL, 's' },
-        { "listen", required_argument, NULL, 'l' },     { "log-level", required_argument, NULL, 'L' },
-        { "check-config", no_argument, NULL, 'C' },     { "version", no_argument, NULL, 'V' },
-        { "help", no_argument, NULL, 'h' },             { NULL, 0, NULL, 0 },
+        { "config", required_argument, NULL, 'c' }, { "config-dir", required_argument, NULL, 'd' },
+        { "root", required_argument, NULL, 'r' },   { "state", required_argument, NULL, 's' },
+        { "listen", required_argument, NULL, 'l' }, { "log-level", required_argument, NULL, 'L' },
+        { "check-config", no_argument, NULL, 'C' }, { "version", no_argument, NULL, 'V' },
+        { "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 },
     };
     struct conf_args args = { NULL };
     struct conf *conf = NULL;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every RPC of runtime.v1, one line each, with its handler. What has none yet answers Unimplemented, which clients know
- * how to live with (CRI 2.1).
+/* Every RPC of runtime.v1, one line each, with its handler. What has none yet answers
+ * Unimplemented, which clients know how to live with (CRI 2.1).
  *
- * The same handlers serve runtime.v1alpha2: its messages are those of v1 with fewer fields, so the descriptors of
- * v1 decode them. It has only the RPCs that it had when it ended (Kubernetes 1.25); the others are unknown methods there. */
+ * The same handlers serve runtime.v1alpha2: its messages are those of v1 with fewer fields, so the
+ * descriptors of v1 decode them. It has only the RPCs that it had when it ended (Kubernetes 1.25);
+ * the others are unknown methods there. */
 #include "handlers/handlers.h"
 #include "handlers/rpcs.h"
 #include "mem.h"
@@ -78,10 +79,12 @@ static void handle_missing(struct rpc *rpc, const ProtobufCMessage *req, void *c
 }
 
 static struct grpc_method *add_rows(struct grpc_method *m, const struct row *rows, size_t n,
-                                    const ProtobufCServiceDescriptor *d, const char *service, int only)
+                                    const ProtobufCServiceDescriptor *d, const char *service,
+                                    int only)
 {
     for (size_t i = 0; i < n; i++) {
-        const ProtobufCMethodDescriptor *md = protobuf_c_service_descriptor_get_method_by_name(d, rows[i].name);
+        const ProtobufCMethodDescriptor *md =
+            protobuf_c_service_descriptor_get_method_by_name(d, rows[i].name);
 
         assert(md);
         if (rows[i].alpha < only)
@@ -103,7 +106,8 @@ const struct grpc_method *handlers_methods(struct handlers *h)
     assert(r->n_methods == ARRAY_LEN(runtime_rows) && i->n_methods == ARRAY_LEN(image_rows));
     m = add_rows(m, runtime_rows, ARRAY_LEN(runtime_rows), r, "runtime.v1.RuntimeService", V1_ONLY);
     m = add_rows(m, image_rows, ARRAY_LEN(image_rows), i, "runtime.v1.ImageService", V1_ONLY);
-    m = add_rows(m, runtime_rows, ARRAY_LEN(runtime_rows), r, "runtime.v1alpha2.RuntimeService", BOTH);
+    m = add_rows(m, runtime_rows, ARRAY_LEN(runtime_rows), r, "runtime.v1alpha2.RuntimeService",
+                 BOTH);
     m = add_rows(m, image_rows, ARRAY_LEN(image_rows), i, "runtime.v1alpha2.ImageService", BOTH);
     *m = (struct grpc_method){ 0 };
     return methods;

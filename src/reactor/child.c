@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Starting and reaping programs.
  *
- * clone(CLONE_VM | CLONE_VFORK | CLONE_PIDFD): the child borrows our memory until it execs, so starting costs
- * the same however big the daemon is (a fork of 50 MB costs 2 ms, this 0.05 ms), the failing step
- * and its errno come back through shared memory, and the pidfd exists before the child runs. All signals are blocked
- * meanwhile: a handler must not run in the child on our memory. Between clone and exec only plain system calls.
- * Everything else above 2 is marked close-on-exec once more by close_range(2), for libraries that forget. */
+ * clone(CLONE_VM | CLONE_VFORK | CLONE_PIDFD): the child borrows our memory until it execs, so
+ * starting costs the same however big the daemon is (a fork of 50 MB costs 2 ms, this 0.05 ms), the
+ * failing step and its errno come back through shared memory, and the pidfd exists before the child
+ * runs. All signals are blocked meanwhile: a handler must not run in the child on our memory.
+ * Between clone and exec only plain system calls. Everything else above 2 is marked close-on-exec
+ * once more by close_range(2), for libraries that forget. */
 #include "reactor/child.h"
 
 #include "list.h"
@@ -60,7 +61,7 @@ IN_CHILD static int launch_fds(struct launch *l, int *exec_fd)
         if (o->fds[i].to <= 1)
             have[o->fds[i].to] = true;
     }
-    /* first out of the way of all targets, then onto them: no order of (from, to) pairs can collide */
+    /* out of the way of all targets, then onto them: no order of (from, to) pairs can collide */
     l->step = "fcntl(F_DUPFD_CLOEXEC)";
     for (size_t i = 0; i < o->n_fds; i++) {
         tmp[i] = fcntl(o->fds[i].from, F_DUPFD_CLOEXEC, max + 1);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Child processes: started with vfork semantics (CLONE_VM|CLONE_VFORK, then exec: the cost does not grow with
- * the daemon), watched by pidfd, reaped without blocking. See pidfd_open(2), clone3(2), execveat(2).
+/* Child processes: started with vfork semantics (CLONE_VM|CLONE_VFORK, then exec: the cost does not
+ * grow with the daemon), watched by pidfd, reaped without blocking. See pidfd_open(2), clone3(2),
+ * execveat(2).
  *
- * struct child is one process; struct run is one process with input given, output collected and a deadline,
- * for plugins and short helpers. Signal dispositions and mask are reset in the child; every descriptor
- * but those named is close-on-exec already (the whole daemon opens with O_CLOEXEC). */
+ * struct child is one process; struct run is one process with input given, output collected and a
+ * deadline, for plugins and short helpers. Signal dispositions and mask are reset in the child;
+ * every descriptor but those named is close-on-exec already (the whole daemon opens with
+ * O_CLOEXEC). */
 #ifndef CRICKET_CHILD_H
 #define CRICKET_CHILD_H
 
@@ -24,7 +26,7 @@ struct child_opts {
     int exec_fd;                     /* -1, or what to execveat(fd, "", AT_EMPTY_PATH) */
     char *const *argv;
     char *const *envp;               /* NULL: the daemon's environment */
-    const struct child_fd *fds;      /* 0 and 1 are /dev/null and 2 is inherited unless given here */
+    const struct child_fd *fds; /* 0 and 1 are /dev/null and 2 is inherited unless given here */
     size_t n_fds;
     int cwd_fd;                      /* -1, or the directory to start in */
     bool new_session;
@@ -57,18 +59,20 @@ struct run_result {
 struct run;
 typedef void (*run_done_fn)(void *arg, const struct run_result *r);
 
-/* Runs a program: writes in[0..in_len) to its stdin (copied), collects at most max_out bytes of stdout
- * (more is an error: killed, status 255), SIGKILL to its process group at timeout_ms (0: none). fds must not name 0, 1, 2. */
-int run_start(struct loop *l, const struct child_opts *o, const void *in, size_t in_len, size_t max_out,
-              int64_t timeout_ms, run_done_fn done, void *arg, struct run **ret, struct err *err);
+/* Runs a program: writes in[0..in_len) to its stdin (copied), collects at most max_out bytes of
+ * stdout (more is an error: killed, status 255), SIGKILL to its process group at timeout_ms (0:
+ * none). fds must not name 0, 1, 2. */
+int run_start(struct loop *l, const struct child_opts *o, const void *in, size_t in_len,
+              size_t max_out, int64_t timeout_ms, run_done_fn done, void *arg, struct run **ret,
+              struct err *err);
 /* SIGKILL to its process group; done is called when it is gone. */
 void run_kill(struct run *r);
 /* Kills it; done is not called. The process is still reaped. */
 void run_cancel(struct run *r);
 
-/* A pidfd of a process that need not be a child: cb once, when it is gone. */
+/* A pidfd of a process that need not be a child: cb once, when it is gone. pidfd is dup'ed. */
 struct pidwatch;
-struct pidwatch *pidwatch_new(struct loop *l, int pidfd, void (*cb)(void *arg), void *arg); /* dups pidfd */
+struct pidwatch *pidwatch_new(struct loop *l, int pidfd, void (*cb)(void *arg), void *arg);
 struct pidwatch *pidwatch_free(struct pidwatch *w);
 
 #endif

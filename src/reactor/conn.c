@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading, writing and the end of an upgraded connection.
  *
- * The end needs care: closing a socket with unread input makes the kernel send RST, which may overtake what the
- * peer has not read yet, here the exit status. So we shut down our side, go on reading (and dropping) until the
- * peer closes, and only then close. While input is held back, EOF cannot be seen by reading; the socket's state is looked at
- * once a second instead, in that situation only. */
+ * The end needs care: closing a socket with unread input makes the kernel send RST, which may
+ * overtake what the peer has not read yet, here the exit status. So we shut down our side, go on
+ * reading (and dropping) until the peer closes, and only then close. While input is held back, EOF
+ * cannot be seen by reading; the socket's state is looked at once a second instead, in that
+ * situation only. */
 #include "reactor/conn.h"
 
 #include "mem.h"
@@ -15,7 +16,13 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-enum { READ_SIZE = 64 * 1024, READS_PER_TURN = 4, LINGER_MS = 5000, PAUSED_LOOK_MS = 1000, OUT_HARD_MAX = 1024 * 1024 };
+enum {
+    READ_SIZE = 64 * 1024,
+    READS_PER_TURN = 4,
+    LINGER_MS = 5000,
+    PAUSED_LOOK_MS = 1000,
+    OUT_HARD_MAX = 1024 * 1024
+};
 
 struct conn {
     struct loop *loop;
@@ -265,5 +272,5 @@ void conn_finish(struct conn *c)
     if (!pending(c))
         shut(c);
     else
-        arm(c, 60 * LINGER_MS);      /* a client that reads slowly may have that long for what is left */
+        arm(c, 60 * LINGER_MS); /* a client that reads slowly may have that long for what is left */
 }

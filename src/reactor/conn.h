@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connected socket with a bounded output buffer and an input that can be held back. Private to the streaming files. */
+/* A connected socket with a bounded output buffer and an input that can be held back. Private to
+ * the streaming files. */
 #ifndef CRICKET_CONN_H
 #define CRICKET_CONN_H
 
@@ -9,14 +10,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CONN_OUT_MAX = 128 * 1024 };  /* conn_room() is 0 beyond; a little more is taken for control frames */
+/* conn_room() is 0 beyond; a little more is taken for control frames */
+enum { CONN_OUT_MAX = 128 * 1024 };
 
 struct conn;
 
 struct conn_events {
     int (*feed)(void *arg, const uint8_t *p, size_t n);  /* negative: close it */
     void (*drained)(void *arg);      /* conn_room() has grown to at least half */
-    void (*closed)(void *arg);       /* by the peer, an error, or after conn_finish(); the last callback */
+    /* by the peer, an error, or after conn_finish(); the last callback */
+    void (*closed)(void *arg);
     void *arg;
 };
 
@@ -28,7 +31,8 @@ void conn_write(struct conn *c, const void *p, size_t n);
 size_t conn_room(const struct conn *c);
 /* No input until resumed. A peer that leaves meanwhile is still noticed. */
 void conn_pause(struct conn *c, bool on);
-/* Sends what is queued, shuts the sending side down, waits for the peer to close (5 s), then closed(). */
+/* Sends what is queued, shuts the sending side down, waits for the peer to close (5 s), then
+ * closed(). */
 void conn_finish(struct conn *c);
 
 #endif

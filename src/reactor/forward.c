@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Port-forward: each connection of the client is a pair of channels, data and error, that becomes one TCP connection
- * inside the pod: 127.0.0.1 first, then ::1. Half-closes go through in both directions; what fails is told on the error
- * channel and does not touch the other connections of the session. */
+/* Port-forward: each connection of the client is a pair of channels, data and error, that becomes
+ * one TCP connection inside the pod: 127.0.0.1 first, then ::1. Half-closes go through in both
+ * directions; what fails is told on the error channel and does not touch the other connections of
+ * the session. */
 #include "mem.h"
 #include "reactor/stream_int.h"
 
@@ -11,7 +12,13 @@
 #include <string.h>
 #include <sys/socket.h>
 
-enum { FORWARDS_MAX = 250, PAIR_MS = 30000, Q_HIGH = 256 * 1024, Q_LOW = 64 * 1024, READ_POD = 32 * 1024 };
+enum {
+    FORWARDS_MAX = 250,
+    PAIR_MS = 30000,
+    Q_HIGH = 256 * 1024,
+    Q_LOW = 64 * 1024,
+    READ_POD = 32 * 1024
+};
 
 struct fwd {
     struct list link;
@@ -279,8 +286,9 @@ static struct fwd *find_pair(struct session *s, const struct chan *c)
 
         if (!o || (f->error && f->data) || o->kind == c->kind)
             continue;
-        if (c->request[0] || o->request[0] ? strcmp(c->request, o->request) == 0
-                                           : (c->kind == CHAN_DATA ? o->id + 2 == c->id : c->id + 2 == o->id))
+        if (c->request[0] || o->request[0]
+                ? strcmp(c->request, o->request) == 0
+                : (c->kind == CHAN_DATA ? o->id + 2 == c->id : c->id + 2 == o->id))
             return f;
     }
     return NULL;
@@ -303,7 +311,8 @@ static int on_want(void *arg, struct chan *c)
 {
     struct session *s = arg;
 
-    if ((c->kind != CHAN_DATA && c->kind != CHAN_ERROR) || c->port < 1 || c->port > 65535 || is_taken(s, c))
+    if ((c->kind != CHAN_DATA && c->kind != CHAN_ERROR) || c->port < 1 || c->port > 65535 ||
+        is_taken(s, c))
         return -EINVAL;
     return s->n_forwards >= FORWARDS_MAX && !find_pair(s, c) ? -ENOBUFS : 0;
 }
@@ -369,8 +378,9 @@ static void on_writable(void *arg)
             ev_io_start(ev_of(f), &f->rd);
 }
 
-const struct mux_user forward_user = { .want = on_want, .open = on_open, .data = on_data, .end = on_end,
-                                       .writable = on_writable };
+const struct mux_user forward_user = {
+    .want = on_want, .open = on_open, .data = on_data, .end = on_end, .writable = on_writable
+};
 
 void forward_begin(struct session *s)
 {

@@ -2,14 +2,16 @@
 /* Nests a libh2o 2.2 evloop inside the libev loop.
  *
  * What it relies on (this file and h2o_trailers.c are the only ones that know libh2o's insides):
- *  - h2o_evloop_run(loop, 0) never blocks: it applies queued epoll changes, polls, runs callbacks, then due timeouts;
- *    a write is a timeout of zero, so it happens in the round in which it was asked for;
- *  - callbacks queue epoll changes (_statechanged) and zero timeouts that only the next round applies: sleeping on
- *    the epoll descriptor before that would hang a connection, hence the rounds in the prepare watcher;
- *  - it stamps timeouts with _now, wall clock milliseconds of its last round. When the wall clock steps back
- *    while we sleep, a pending write would lie in the future (seen: event streams stood still
- *    until the clock had caught up), hence the check watcher that refreshes it before any callback;
- *  - its epoll descriptor is in no header: it is the lowest free number when the loop is created. */
+ *  - h2o_evloop_run(loop, 0) never blocks: it applies queued epoll changes, polls, runs callbacks,
+ *    then due timeouts; a write is a timeout of zero, so it happens in the round that asked for it;
+ *  - callbacks queue epoll changes (_statechanged) and zero timeouts that only the next round
+ *    applies: sleeping on the epoll descriptor before that would hang a connection, hence the
+ * rounds in the prepare watcher;
+ *  - it stamps timeouts with _now, wall clock milliseconds of its last round. When the wall clock
+ *    steps back while we sleep, a pending write would lie in the future (seen: event streams stood
+ *    still until the clock had caught up), hence the check watcher that refreshes it before any
+ *    callback;
+ *  - its epoll descriptor is in no header: it is the lowest free number when the loop is made. */
 #include "reactor/h2o_bridge.h"
 
 #include "mem.h"
@@ -32,7 +34,7 @@ struct bridge {
     struct list all;
     int users;
     h2o_evloop_t *h2o;
-    int epfd;                        /* owned by h2o's loop, closed by us: h2o_evloop_destroy() forgets it */
+    int epfd; /* owned by h2o's loop, closed by us: h2o_evloop_destroy() forgets it */
     bool ready;                      /* epfd was reported readable */
     struct list posts;
     ev_io io;
@@ -64,7 +66,7 @@ static void one_round(struct bridge *b)
     struct list now = LIST_INIT(now);
 
     loop_settle(b->loop);
-    /* only those that were there when the hooks ran: a later one waits for the next round's hooks */
+    /* only those that were there when the hooks ran: a later one waits for the next hooks */
     while (!list_empty(&b->posts)) {
         struct list *l = b->posts.next;
 
@@ -153,7 +155,8 @@ static int open_h2o(struct bridge *b, struct err *err)
     b->h2o = h2o_evloop_create();
     snprintf(path, sizeof path, "/proc/self/fd/%d", b->epfd);
     if (readlink(path, link, sizeof link - 1) < 0 || strcmp(link, "anon_inode:[eventpoll]") != 0)
-        return err_set(err, -EIO, "HTTP loop: descriptor %d is not its epoll but '%s'", b->epfd, link);
+        return err_set(err, -EIO, "HTTP loop: descriptor %d is not its epoll but '%s'", b->epfd,
+                       link);
     return 0;
 }
 

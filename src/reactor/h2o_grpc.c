@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The gRPC server: its socket, its HTTP/2 context, its orderly end. Calls are in h2o_rpc.c.
  *
- * Connections are handed to libh2o as HTTP/2 at once (prior knowledge, no HTTP/1 on this socket). Settings that
- * differ from libh2o's defaults, and why:
- *  - no idle timeout: after 10 s it would drop kubelet's connections between two calls. Its list is disposed of,
- *    since a "very large" value is computed as now - timeout, unsigned, and fires on nodes that boot in 1970;
- *  - a body may have 64 MiB, though gRPC messages may have 16: over its own limit libh2o answers REFUSED_STREAM,
- *    which clients read as "safe to try again", and not ResourceExhausted. */
+ * Connections are handed to libh2o as HTTP/2 at once (prior knowledge, no HTTP/1 on this socket).
+ * Settings that differ from libh2o's defaults, and why:
+ *  - no idle timeout: after 10 s it would drop kubelet's connections between two calls. Its list is
+ *    disposed of: a "very large" value is computed as now - timeout, unsigned, and fires on nodes
+ *    that boot in 1970;
+ *  - a body may have 64 MiB, though gRPC messages may have 16: over its own limit libh2o answers
+ *    REFUSED_STREAM, which clients read as "safe to try again", and not ResourceExhausted. */
 #include "reactor/grpc.h"
 
 #include "log.h"
@@ -61,7 +62,8 @@ static void open_http(struct grpc_server *s)
     s->conf.max_request_entity_size = BODY_MAX;
     s->conf.http1.upgrade_to_http2 = 0;
     host = h2o_config_register_host(&s->conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
-    h = (struct handler *)(void *)h2o_create_handler(h2o_config_register_path(host, "/", 0), sizeof *h);
+    h = (struct handler *)(void *)h2o_create_handler(h2o_config_register_path(host, "/", 0),
+                                                     sizeof *h);
     h->super.on_req = on_request;
     h->server = s;
     h2o_context_init(&s->http, bridge_h2o(s->bridge), &s->conf);
@@ -93,7 +95,8 @@ static int open_socket(struct grpc_server *s, const struct grpc_opts *o, struct 
     return 0;
 }
 
-int grpc_listen(struct loop *l, const struct grpc_opts *o, struct grpc_server **ret, struct err *err)
+int grpc_listen(struct loop *l, const struct grpc_opts *o, struct grpc_server **ret,
+                struct err *err)
 {
     struct grpc_server *s = mem_new(struct grpc_server);
     int r;
@@ -206,7 +209,8 @@ struct grpc_server *grpc_free(struct grpc_server *s)
     remove_socket(s);
     trailers_drop_conns(&s->http);
     bridge_spin(s->bridge, SPIN_MAX, has_conns, s);
-    h2o_timeout_unlink(&s->http.http2._graceful_shutdown_timeout); /* the second GOAWAY, a second after the first */
+    /* the second GOAWAY, a second after the first */
+    h2o_timeout_unlink(&s->http.http2._graceful_shutdown_timeout);
     h2o_timeout_init(bridge_h2o(s->bridge), &s->http.http2.idle_timeout, IDLE_MS);
     queue = s->http.queue;
     h2o_context_dispose(&s->http);

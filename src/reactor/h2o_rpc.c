@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One gRPC call.
  *
- * struct rpc is ours and counted; libh2o owns a small struct port in the stream's memory whose destructor tells us that
- * the stream is over, for whatever reason (end, RST_STREAM, lost connection, also before a response began).
+ * struct rpc is ours and counted; libh2o owns a small struct port in the stream's memory whose
+ * destructor tells us that the stream is over, for whatever reason (end, RST_STREAM, lost
+ * connection, also before a response began).
  *
- *      request --> handler --> rpc_ok / rpc_send ... --> queue --> flush (posted: after the before-reply hooks)
- *                                                          ^          |  h2o_send, one at a time
- *                                                          '-proceed--'  queue empty and ending: trailers
+ *      request --> handler --> rpc_ok, rpc_send ... --> queue --> flush --> h2o_send, one at a time
+ *                                                         ^         |             |
+ *                                                         '---------+--proceed----'
+ *                                                                   '--> queue empty, ending:
+ * trailers
  *
+ * The flush is posted (h2o_bridge.h): it runs after the before-reply hooks.
  * Messages are packed once, behind their five bytes of gRPC frame, into the chunk that is sent. */
 #include "list.h"
 #include "mem.h"
 #include "reactor/h2o_grpc.h"
 #include "reactor/h2o_trailers.h"
-#include "reactor/pbwire.h"
-#include "reactor/pool.h"
 #include "utf8.h"
 
 #include <errno.h>
@@ -23,50 +25,9 @@
 #include <string.h>
 
 enum {
-    FRAME = 5,                       /* compressed flag, length */
-    POOL_MAX = 8 * GRPC_MESSAGE_MAX, /* what a request may decode into */
     MESSAGE_MAX = 4096,              /* of an error text, bytes */
     ENCODED_MAX = 7168,              /* grpc-message: some clients refuse header lists over 8 KiB */
     IOV_MAX_ = 32,
-};
-
-struct chunk {
-    struct chunk *next;
-    size_t len;
-    char data[];
-};
-
-struct port {
-    h2o_generator_t generator;       /* first */
-    struct rpc *rpc;
-};
-
-struct rpc {
-    struct list link;                /* server->calls while req is set */
-    struct grpc_server *server;      /* valid while req is set */
-    h2o_req_t *req;
-    struct port *port;
-    int refs;                        /* the stream, rpc_keep(), and whoever is on the stack */
-    const struct grpc_method *method;    /* NULL: unknown */
-    const ProtobufCMessage *request;
-    struct pool pool;
-    ev_timer deadline;
-    int64_t deadline_ms;
-    struct bridge_post flush;
-    struct chunk *queue, **tail, *inflight;
-    size_t queued;                   /* bytes in queue and inflight */
-    bool started;                    /* response headers were handed over */
-    bool sending;                    /* one h2o_send is under way */
-    bool streaming;
-    bool ending;                     /* the status is decided */
-    bool finished;                   /* nothing more to hand over */
-    bool gone;
-    int status;
-    char *message;
-    void (*on_gone)(struct rpc *rpc, enum rpc_gone why, void *arg);
-    void *gone_arg;
-    void (*on_drain)(struct rpc *rpc, void *arg);
-    void *drain_arg;
 };
 
 struct rpc *rpc_of_link(struct list *l)
@@ -84,7 +45,7 @@ static void free_chunks(struct chunk *c)
     }
 }
 
-static void unref(struct rpc *rpc)
+void rpc_unref(struct rpc *rpc)
 {
     if (--rpc->refs > 0)
         return;
@@ -179,8 +140,8 @@ static void send_trailers_only(struct rpc *rpc)
     for (size_t i = 0; i < s.n; i++) {
         h2o_iovec_t v = h2o_strdup(&req->pool, s.t[i].value, s.t[i].value_len);
 
-        h2o_add_header_by_str(&req->pool, &req->res.headers, s.t[i].name, strlen(s.t[i].name), 0, NULL,
-                              v.base, v.len);
+        h2o_add_header_by_str(&req->pool, &req->res.headers, s.t[i].name, strlen(s.t[i].name), 0,
+                              NULL, v.base, v.len);
     }
     start(rpc);
     rpc->finished = true;
@@ -272,7 +233,7 @@ static void on_proceed(h2o_generator_t *g, h2o_req_t *req)
     } else if (rpc->on_drain) {
         rpc->refs++;
         rpc->on_drain(rpc, rpc->drain_arg);
-        unref(rpc);
+        rpc_unref(rpc);
     }
 }
 
@@ -311,7 +272,7 @@ static void be_gone(struct rpc *rpc, enum rpc_gone why)
     rpc->refs++;
     if (rpc->on_gone)
         rpc->on_gone(rpc, why, rpc->gone_arg);
-    unref(rpc);
+    rpc_unref(rpc);
 }
 
 static void on_deadline(struct ev_loop *ev, ev_timer *w, int revents)
@@ -324,7 +285,7 @@ static void on_deadline(struct ev_loop *ev, ev_timer *w, int revents)
     rpc->refs++;
     fail_text(rpc, GRPC_DEADLINE_EXCEEDED, "deadline exceeded");
     be_gone(rpc, RPC_DEADLINE);
-    unref(rpc);
+    rpc_unref(rpc);
 }
 
 static void on_dispose(void *p)
@@ -343,7 +304,7 @@ static void on_dispose(void *p)
         rpc->ending = true;
         be_gone(rpc, RPC_CANCELLED);
     }
-    unref(rpc);
+    rpc_unref(rpc);
 }
 
 void rpc_shut(struct rpc *rpc)
@@ -353,169 +314,18 @@ void rpc_shut(struct rpc *rpc)
     rpc->refs++;
     fail_text(rpc, GRPC_UNAVAILABLE, "cricketd is shutting down");
     be_gone(rpc, RPC_CANCELLED);
-    unref(rpc);
+    rpc_unref(rpc);
 }
 
-/* --- what comes in --- */
-
-/* "100m" -> nanoseconds as a double of seconds; negative: malformed (gRPC over HTTP/2, "Timeout"). */
-static double parse_timeout(h2o_iovec_t v)
+struct rpc *rpc_new(struct grpc_server *s, h2o_req_t *req)
 {
-    double n = 0;
+    struct rpc *rpc = mem_new(struct rpc);
 
-    if (v.len < 2 || v.len > 9)
-        return -1;
-    for (size_t i = 0; i + 1 < v.len; i++) {
-        if (v.base[i] < '0' || v.base[i] > '9')
-            return -1;
-        n = n * 10 + (v.base[i] - '0');
-    }
-    switch (v.base[v.len - 1]) {
-    case 'H': return n * 3600;
-    case 'M': return n * 60;
-    case 'S': return n;
-    case 'm': return n / 1e3;
-    case 'u': return n / 1e6;
-    case 'n': return n / 1e9;
-    default: return -1;
-    }
-}
-
-static const h2o_iovec_t *header(h2o_req_t *req, const char *name)
-{
-    ssize_t i = h2o_find_header_by_str(&req->headers, name, strlen(name), -1);
-
-    return i < 0 ? NULL : &req->headers.entries[i].value;
-}
-
-/* False when the call has ended here. */
-static bool set_deadline(struct rpc *rpc)
-{
-    const h2o_iovec_t *v = header(rpc->req, "grpc-timeout");
-    double s;
-
-    if (!v)
-        return true;
-    s = parse_timeout(*v);
-    if (s < 0) {
-        rpc_fail(rpc, GRPC_INTERNAL, "malformed grpc-timeout '%.*s'", (int)(v->len < 64 ? v->len : 64),
-                 v->base);
-        return false;
-    }
-    rpc->deadline_ms = clock_mono_ms() + (int64_t)(s * 1e3);
-    if (s <= 0) {
-        rpc_fail(rpc, GRPC_DEADLINE_EXCEEDED, "deadline exceeded");
-        return false;
-    }
-    ev_now_update(loop_ev(rpc->server->loop));
-    ev_timer_set(&rpc->deadline, s, 0.);
-    ev_timer_start(loop_ev(rpc->server->loop), &rpc->deadline);
-    return true;
-}
-
-static bool find_method(struct rpc *rpc)
-{
-    const char *p = rpc->req->path.base, *slash;
-    size_t n = rpc->req->path.len, service;
-    bool known = false;
-
-    slash = n > 1 && p[0] == '/' ? memchr(p + 1, '/', n - 1) : NULL;
-    if (!slash) {
-        rpc_fail(rpc, GRPC_UNIMPLEMENTED, "malformed method name '%.*s'", (int)(n < 256 ? n : 256), p);
-        return false;
-    }
-    p++;
-    n--;
-    service = (size_t)(slash - p);
-    for (const struct grpc_method *m = rpc->server->methods; m->service; m++) {
-        if (strlen(m->service) != service || memcmp(m->service, p, service) != 0)
-            continue;
-        known = true;
-        if (strlen(m->name) == n - service - 1 && memcmp(m->name, slash + 1, n - service - 1) == 0) {
-            rpc->method = m;
-            return true;
-        }
-    }
-    if (known)
-        rpc_fail(rpc, GRPC_UNIMPLEMENTED, "unknown method %.*s for service %.*s",
-                 (int)(n - service - 1 < 256 ? n - service - 1 : 256), slash + 1, (int)service, p);
-    else
-        rpc_fail(rpc, GRPC_UNIMPLEMENTED, "unknown service %.*s", (int)(service < 256 ? service : 256), p);
-    return false;
-}
-
-/* The one message of the body; NULL when the call has ended here. */
-static const uint8_t *unframe(struct rpc *rpc, size_t *ret_len)
-{
-    h2o_iovec_t body = rpc->req->entity;
-    const uint8_t *p = (const uint8_t *)body.base;
-    const h2o_iovec_t *enc = header(rpc->req, "grpc-encoding");
-    size_t len;
-
-    if (body.len < FRAME) {
-        rpc_fail(rpc, GRPC_INTERNAL, body.len ? "message frame is cut off" : "request without a message");
-        return NULL;
-    }
-    len = (size_t)p[1] << 24 | (size_t)p[2] << 16 | (size_t)p[3] << 8 | p[4];
-    if (len > GRPC_MESSAGE_MAX)
-        rpc_fail(rpc, GRPC_RESOURCE_EXHAUSTED, "request of %zu bytes is larger than %d", len,
-                 (int)GRPC_MESSAGE_MAX);
-    else if (p[0] == 1 && enc && !h2o_memis(enc->base, enc->len, H2O_STRLIT("identity")))
-        rpc_fail(rpc, GRPC_UNIMPLEMENTED, "compression '%.*s' is not supported",
-                 (int)(enc->len < 64 ? enc->len : 64), enc->base);
-    else if (p[0] != 0)
-        rpc_fail(rpc, GRPC_INTERNAL, "compressed flag is %u without a grpc-encoding", p[0]);
-    else if (len > body.len - FRAME)
-        rpc_fail(rpc, GRPC_INTERNAL, "message of %zu bytes is cut off at %zu", len, body.len - FRAME);
-    else if (len < body.len - FRAME)
-        rpc_fail(rpc, GRPC_INTERNAL, "more than one message in a unary request");
-    else {
-        *ret_len = len;
-        return p + FRAME;
-    }
-    return NULL;
-}
-
-static bool decode(struct rpc *rpc)
-{
-    const ProtobufCMessageDescriptor *d = rpc->method->input;
-    struct err err = ERR_INIT;
-    const uint8_t *p;
-    size_t len;
-
-    p = unframe(rpc, &len);
-    if (!p)
-        return false;
-    if (pbwire_check(d, p, len, &err) < 0) {
-        rpc_fail_err(rpc, &err);
-        return false;
-    }
-    rpc->request = protobuf_c_message_unpack(d, &rpc->pool.pb, len, p);
-    if (rpc->request)
-        return true;
-    if (rpc->pool.total > POOL_MAX / 2)
-        rpc_fail(rpc, GRPC_RESOURCE_EXHAUSTED, "request has too many parts");
-    else
-        rpc_fail(rpc, GRPC_INVALID_ARGUMENT, "malformed %s", d->short_name);
-    return false;
-}
-
-bool rpc_arrived(struct grpc_server *s, h2o_req_t *req)
-{
-    const h2o_iovec_t *type = header(req, "content-type");
-    struct rpc *rpc;
-    struct port *port;
-
-    if (!type || type->len < 16 || memcmp(type->base, "application/grpc", 16) != 0 ||
-        !h2o_memis(req->method.base, req->method.len, H2O_STRLIT("POST")))
-        return false;
-    rpc = mem_new(struct rpc);
-    port = h2o_mem_alloc_shared(&req->pool, sizeof *port, on_dispose);
-    *port = (struct port){ .generator = { .proceed = on_proceed }, .rpc = rpc };
+    rpc->port = h2o_mem_alloc_shared(&req->pool, sizeof *rpc->port, on_dispose);
+    *rpc->port = (struct port){ .generator = { .proceed = on_proceed }, .rpc = rpc };
     rpc->server = s;
     rpc->req = req;
-    rpc->port = port;
-    rpc->refs = 2;                   /* the stream's, and ours until we return */
+    rpc->refs = 2;
     rpc->tail = &rpc->queue;
     rpc->deadline_ms = INT64_MAX;
     rpc->flush.fn = on_flush;
@@ -525,14 +335,7 @@ bool rpc_arrived(struct grpc_server *s, h2o_req_t *req)
     pool_init(&rpc->pool, POOL_MAX);
     ev_timer_init(&rpc->deadline, on_deadline, 0., 0.);
     rpc->deadline.data = rpc;
-    if (s->closing) {
-        rpc_fail(rpc, GRPC_UNAVAILABLE, "cricketd is shutting down");
-    } else if (find_method(rpc) && decode(rpc) && set_deadline(rpc)) {
-        loop_name(s->loop, rpc->method->name);
-        rpc->method->fn(rpc, rpc->request, s->ctx);
-    }
-    unref(rpc);
-    return true;
+    return rpc;
 }
 
 /* --- for handlers --- */
@@ -666,7 +469,8 @@ void rpc_end(struct rpc *rpc)
     end(rpc, GRPC_OK, NULL);
 }
 
-void rpc_on_gone(struct rpc *rpc, void (*cb)(struct rpc *rpc, enum rpc_gone why, void *arg), void *arg)
+void rpc_on_gone(struct rpc *rpc, void (*cb)(struct rpc *rpc, enum rpc_gone why, void *arg),
+                 void *arg)
 {
     rpc->on_gone = cb;
     rpc->gone_arg = arg;
@@ -689,7 +493,7 @@ void rpc_keep(struct rpc *rpc)
 
 void rpc_release(struct rpc *rpc)
 {
-    unref(rpc);
+    rpc_unref(rpc);
 }
 
 void *rpc_alloc(struct rpc *rpc, size_t n)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP/1.1 listener of exec, attach and port-forward: libh2o reads one request, stream.c decides, and either an error goes back
- * or 101 and then the bare descriptor leaves libh2o for good. */
+/* The HTTP/1.1 listener of exec, attach and port-forward: libh2o reads one request, stream.c
+ * decides, and either an error goes back or 101 and then the bare descriptor leaves libh2o for
+ * good. */
 #include "list.h"
 #include "log.h"
 #include "mem.h"
@@ -72,8 +73,8 @@ static void add_headers(h2o_req_t *req, const struct http_reply *r)
     for (size_t i = 0; i < r->n_headers; i++) {
         h2o_iovec_t v = h2o_strdup(&req->pool, r->headers[i][1], SIZE_MAX);
 
-        h2o_add_header_by_str(&req->pool, &req->res.headers, r->headers[i][0], strlen(r->headers[i][0]), 0, NULL,
-                              v.base, v.len);
+        h2o_add_header_by_str(&req->pool, &req->res.headers, r->headers[i][0],
+                              strlen(r->headers[i][0]), 0, NULL, v.base, v.len);
     }
 }
 
@@ -83,7 +84,9 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req)
     struct http_request in = {
         .method = h2o_strdup(&req->pool, req->method.base, req->method.len).base,
         .path = h2o_strdup(&req->pool, req->path.base, req->path.len).base,
-        .upgrade = req->upgrade.base ? h2o_strdup(&req->pool, req->upgrade.base, req->upgrade.len).base : NULL,
+        .upgrade = req->upgrade.base
+                       ? h2o_strdup(&req->pool, req->upgrade.base, req->upgrade.len).base
+                       : NULL,
         .stream_protocols = header(req, "x-stream-protocol-version"),
         .ws_protocols = header(req, "sec-websocket-protocol"),
         .ws_key = header(req, "sec-websocket-key"),
@@ -121,17 +124,20 @@ static void on_connection(void *arg, int fd)
     struct timeval now;
 
     if (count_conns(h) >= STREAM_SESSIONS_MAX) {
-        log_warn("op=accept err='%d streaming requests are under way, refusing one more'", STREAM_SESSIONS_MAX);
+        log_warn("op=accept err='%d streaming requests are under way, refusing one more'",
+                 STREAM_SESSIONS_MAX);
         close(fd);
         return;
     }
     gettimeofday(&now, NULL);
-    h2o_http1_accept(&h->accept,
-                     h2o_evloop_socket_create(bridge_h2o(h->bridge), fd, H2O_SOCKET_FLAG_IS_ACCEPTED_CONNECTION),
-                     now);
+    h2o_http1_accept(
+        &h->accept,
+        h2o_evloop_socket_create(bridge_h2o(h->bridge), fd, H2O_SOCKET_FLAG_IS_ACCEPTED_CONNECTION),
+        now);
 }
 
-int http_listen(struct loop *l, int listen_fd, struct stream_server *s, struct http_server **ret, struct err *err)
+int http_listen(struct loop *l, int listen_fd, struct stream_server *s, struct http_server **ret,
+                struct err *err)
 {
     struct http_server *h = mem_new(struct http_server);
     h2o_hostconf_t *host;
@@ -149,7 +155,8 @@ int http_listen(struct loop *l, int listen_fd, struct stream_server *s, struct h
     h->conf.max_request_entity_size = BODY_MAX;
     h->conf.http1.upgrade_to_http2 = 0;
     host = h2o_config_register_host(&h->conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
-    handler = (struct handler *)(void *)h2o_create_handler(h2o_config_register_path(host, "/", 0), sizeof *handler);
+    handler = (struct handler *)(void *)h2o_create_handler(h2o_config_register_path(host, "/", 0),
+                                                           sizeof *handler);
     handler->super.on_req = on_request;
     handler->server = h;
     h2o_context_init(&h->http, bridge_h2o(h->bridge), &h->conf);

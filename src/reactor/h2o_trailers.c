@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Response trailers for libh2o 2.2, through the installed h2o/http2_internal.h.
  *
- * A response is never ended with H2O_SEND_STATE_FINAL, which would put END_STREAM on a DATA frame. Instead, at a
- * moment when the stream has nothing queued, a HEADERS frame with END_STREAM is appended to the connection's output
- * buffer and the stream is moved to the final state that libh2o itself uses, on the same list, so that libh2o
- * closes it. The header block has only "literal without indexing, new name, no Huffman": the HPACK table does not move.
+ * A response is never ended with H2O_SEND_STATE_FINAL, which would put END_STREAM on a DATA frame.
+ * Instead, at a moment when the stream has nothing queued, a HEADERS frame with END_STREAM is
+ * appended to the connection's output buffer and the stream is moved to the final state that libh2o
+ * itself uses, on the same list, so that libh2o closes it. The header block has only "literal
+ * without indexing, new name, no Huffman": the HPACK table does not move.
  *
- * The guard: Debian builds libh2o with assertions, and one of them is wrong. A WINDOW_UPDATE that lifts the window of an
- * ended stream from below zero while that stream still waits for its last write aborts the daemon; any client can do
- * it, also by RST_STREAM and then WINDOW_UPDATE. A window that is huge already is never lifted from below zero, so
- * ended streams get one: in end_stream() and in h2o_http2_stream_reset(), which libh2o calls through the PLT and which
- * the executable therefore can interpose (it must export the symbol; t/10-grpc.t shows both halves). */
+ * The guard: Debian builds libh2o with assertions, and one of them is wrong. A WINDOW_UPDATE that
+ * lifts the window of an ended stream from below zero while that stream still waits for its last
+ * write aborts the daemon; any client can do it, also by RST_STREAM and then WINDOW_UPDATE. A
+ * window that is huge already is never lifted from below zero, so ended streams get one: in
+ * end_stream() and in h2o_http2_stream_reset(), which libh2o calls through the PLT and which the
+ * executable therefore can interpose (it must export the symbol; t/10-grpc.t shows both halves). */
 #include "reactor/h2o_trailers.h"
 
 #include <dlfcn.h>
@@ -35,7 +37,7 @@ static h2o_http2_conn_t *conn_of(h2o_req_t *req)
     return (h2o_http2_conn_t *)(void *)req->conn;
 }
 
-/* HPACK string without Huffman: a length with a prefix of 7 bits, then the bytes (RFC 7541, 5.2). */
+/* HPACK string without Huffman: a length with a prefix of 7 bits, then bytes (RFC 7541, 5.2). */
 static uint8_t *put_str(uint8_t *d, const char *s, size_t len)
 {
     size_t v = len;
@@ -71,9 +73,9 @@ static bool append_trailers(h2o_http2_conn_t *conn, h2o_http2_stream_t *st, cons
         d = put_str(d, t[i].value, t[i].value_len);
     }
     block = (size_t)(d - p) - H2O_HTTP2_FRAME_HEADER_SIZE;
-    h2o_http2_encode_frame_header(p, block, H2O_HTTP2_FRAME_TYPE_HEADERS,
-                                  H2O_HTTP2_FRAME_FLAG_END_HEADERS | H2O_HTTP2_FRAME_FLAG_END_STREAM,
-                                  (int32_t)st->stream_id);
+    h2o_http2_encode_frame_header(
+        p, block, H2O_HTTP2_FRAME_TYPE_HEADERS,
+        H2O_HTTP2_FRAME_FLAG_END_HEADERS | H2O_HTTP2_FRAME_FLAG_END_STREAM, (int32_t)st->stream_id);
     conn->_write.buf->size += H2O_HTTP2_FRAME_HEADER_SIZE + block;
     return true;
 }
@@ -144,7 +146,8 @@ int trailers_only(h2o_req_t *req)
     return TRAILERS_SENT;
 }
 
-int trailers_send_all(h2o_req_t *req, const void *body, size_t len, const struct trailer *t, size_t n)
+int trailers_send_all(h2o_req_t *req, const void *body, size_t len, const struct trailer *t,
+                      size_t n)
 {
     h2o_http2_stream_t *st = stream_of(req);
     h2o_http2_conn_t *conn = conn_of(req);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Binding a unix socket without races: the parent directory is locked (flock(2) on the directory itself, nothing
- * is left behind) while we look whether somebody lives there, remove a stale socket and bind, so two daemons that start
- * at once cannot remove each other's socket. The socket's inode gets mode 0600 before bind(2), which
- * the file inherits; owner and then mode are set afterwards: at no moment is it more open than asked for. */
+/* Binding a unix socket without races: the parent directory is locked (flock(2) on the directory
+ * itself, nothing is left behind) while we look whether somebody lives there, remove a stale socket
+ * and bind, so two daemons that start at once cannot remove each other's socket. The socket's inode
+ * gets mode 0600 before bind(2), which the file inherits; owner and then mode are set afterwards:
+ * at no moment is it more open than asked for. */
 #include "reactor/listen.h"
 
 #include "log.h"
@@ -52,12 +53,14 @@ static int clear_path(const struct sockaddr_un *un, struct err *err)
     if (lstat(un->sun_path, &st) < 0)
         return errno == ENOENT ? 0 : err_sys(err, "socket '%s'", un->sun_path);
     if (!S_ISSOCK(st.st_mode))
-        return err_set(err, -EEXIST, "socket '%s': there is something that is not a socket", un->sun_path);
+        return err_set(err, -EEXIST, "socket '%s': there is something that is not a socket",
+                       un->sun_path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_sys(err, "socket '%s'", un->sun_path);
     if (connect(fd, (const struct sockaddr *)un, sizeof *un) == 0 || errno == EAGAIN)
-        return err_set(err, -EADDRINUSE, "socket '%s': a daemon is listening there already", un->sun_path);
+        return err_set(err, -EADDRINUSE, "socket '%s': a daemon is listening there already",
+                       un->sun_path);
     if (errno != ECONNREFUSED && errno != ENOENT)
         return err_sys(err, "socket '%s': connect", un->sun_path);
     if (unlink(un->sun_path) < 0 && errno != ENOENT)
@@ -128,7 +131,8 @@ int listen_adopt(int fd, struct err *err)
     n = sizeof type;
     (void)getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n);
     if (!v || type != SOCK_STREAM)
-        return err_set(err, -EINVAL, "descriptor %d from the service manager is not a listening stream socket",
+        return err_set(err, -EINVAL,
+                       "descriptor %d from the service manager is not a listening stream socket",
                        fd);
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
         return err_sys(err, "socket from the service manager (descriptor %d)", fd);
@@ -154,7 +158,8 @@ static void on_readable(struct ev_loop *ev, ev_io *w, int revents)
         int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd >= 0) {
-            (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* unix: refused, fine */
+            /* unix: refused, fine */
+            (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
             l->cb(l->arg, fd);
             continue;
         }

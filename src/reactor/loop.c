@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The loop and its clock.
  *
- * A turn begins when libev has come back from epoll_wait (check watcher, highest priority) and ends just before
- * it sleeps again (prepare watcher, lowest priority). In between lie our callbacks and, as a prepare watcher of
- * middle priority, the rounds of the HTTP library (h2o_bridge.c). The hooks run at the beginning and
- * at the end of the prepare phase and before each of those rounds, so whatever a turn changed is recorded
- * before anything leaves and before the loop sleeps.
+ * A turn begins when libev has come back from epoll_wait (check watcher, highest priority) and ends
+ * just before it sleeps again (prepare watcher, lowest priority). In between lie our callbacks and,
+ * as a prepare watcher of middle priority, the rounds of the HTTP library (h2o_bridge.c). The hooks
+ * run at the beginning and at the end of the prepare phase and before each of those rounds, so
+ * whatever a turn changed is recorded before anything leaves and before the loop sleeps.
  *
- * ev_loop_new, not ev_default_loop: the default loop installs a SIGCHLD handler that reaps every child. */
+ * ev_loop_new, not ev_default_loop: the default loop installs a SIGCHLD handler that reaps every
+ * child. */
 #include "reactor/loop.h"
 
 #include "log.h"

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all implementations of mux.h share: the list of channels. Few at a time (five, or two per forwarded
- * connection), so looking one up is a walk; the newest is asked for most. */
+/* What all implementations of mux.h share: the list of channels. Few at a time (five, or two per
+ * forwarded connection), so looking one up is a walk; the newest is asked for most. */
 #include "reactor/mux.h"
 
 #include "mem.h"
 
-void mux_init(struct mux *m, const struct mux_ops *ops, const struct mux_user *user, const struct transport *out)
+void mux_init(struct mux *m, const struct mux_ops *ops, const struct mux_user *user,
+              const struct transport *out)
 {
     m->ops = ops;
     m->user = *user;

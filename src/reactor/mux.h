@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Channels over one connection, as exec sessions and port-forwards see them: SPDY streams (spdy.c) and WebSocket channels
- * (ws.c) behind one interface. Private to the streaming files.
+/* Channels over one connection, as exec sessions and port-forwards see them: SPDY streams (spdy.c)
+ * and WebSocket channels (ws.c) behind one interface. Private to the streaming files.
  *
  *      conn --feed--> mux --open, data, end--> user (session.c, forward.c)
  *      conn <-write-- mux <--send, end, taken-- user
  *
- * A mux does no I/O: it is fed bytes and writes to a transport, which is the connection or, for SPDY tunnelled
- * through WebSocket, a message. Callbacks may call back in, also mux_stop(), after which no callback comes; they must not
- * free the mux. */
+ * A mux does no I/O: it is fed bytes and writes to a transport, which is the connection or, for
+ * SPDY tunnelled through WebSocket, a message. Callbacks may call back in, also mux_stop(), after
+ * which no callback comes; they must not free the mux. */
 #ifndef CRICKET_MUX_H
 #define CRICKET_MUX_H
 
@@ -37,7 +37,8 @@ struct chan {
 };
 
 struct mux_user {
-    int (*want)(void *arg, struct chan *c);  /* a new channel, kind, port, request filled in: negative refuses it */
+    /* a new channel, kind, port, request filled in: negative refuses it */
+    int (*want)(void *arg, struct chan *c);
     void (*open)(void *arg, struct chan *c); /* it is open */
     void (*data)(void *arg, struct chan *c, const uint8_t *p, size_t n);
     void (*end)(void *arg, struct chan *c, bool reset); /* peer_ended; reset: ended too */
@@ -73,7 +74,10 @@ struct mux {
 };
 
 /* Bytes from the peer. Negative: the connection is of no use any more (after a Close, too). */
-static inline int mux_feed(struct mux *m, const uint8_t *p, size_t n) { return m->ops->feed(m, p, n); }
+static inline int mux_feed(struct mux *m, const uint8_t *p, size_t n)
+{
+    return m->ops->feed(m, p, n);
+}
 /* How much may be sent now; writable() comes when it grows from 0. */
 static inline size_t mux_room(struct chan *c) { return c->ended ? 0 : c->mux->ops->room(c); }
 static inline void mux_send(struct chan *c, const void *p, size_t n)
@@ -113,7 +117,8 @@ static inline struct mux *mux_free(struct mux *m)
 }
 
 /* For the implementations. */
-void mux_init(struct mux *m, const struct mux_ops *ops, const struct mux_user *user, const struct transport *out);
+void mux_init(struct mux *m, const struct mux_ops *ops, const struct mux_user *user,
+              const struct transport *out);
 void mux_deinit(struct mux *m);
 struct chan *chan_new(struct mux *m, uint32_t id);
 struct chan *chan_find(struct mux *m, uint32_t id);

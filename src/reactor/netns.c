@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A socket belongs for ever to the network namespace it was made in; the thread only visits. Two setns(2) are some
- * microseconds. Not getting back would leave the daemon in a pod's network, so that aborts. */
+/* A socket belongs for ever to the network namespace it was made in; the thread only visits. Two
+ * setns(2) are some microseconds. Not getting back would leave the daemon in a pod's network, so
+ * that aborts. */
 #include "log.h"
 #include "mem.h"
 #include "reactor/stream.h"
@@ -33,5 +34,6 @@ int netns_socket(const char *netns, int family, struct err *err)
         log_error("op=netns err='cannot leave %s: %s'", netns, strerror(errno));
         abort();
     }
-    return fd < 0 ? err_code(err, -saved, "socket in network namespace '%s'", netns ? netns : "own") : fd;
+    return fd < 0 ? err_code(err, -saved, "socket in network namespace '%s'", netns ? netns : "own")
+                  : fd;
 }

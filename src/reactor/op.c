@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The runner of operations (op.h has the picture).
  *
- * One function, advance(), runs steps until one waits or the table ends; everything else only decides with what
- * it goes on. While a step is on the stack (running) nothing advances: wakes are noted and found by the
- * step's return, so a step may safely call what completes at once. The error that started an undo is kept
- * aside, since undo steps report into op->err as well. */
+ * One function, advance(), runs steps until one waits or the table ends; everything else only
+ * decides with what it goes on. While a step is on the stack (running) nothing advances: wakes are
+ * noted and found by the step's return, so a step may safely call what completes at once. The error
+ * that started an undo is kept aside, since undo steps report into op->err as well. */
 #include "reactor/op.h"
 
 #include "log.h"
@@ -66,7 +66,8 @@ static bool more(const struct op *op)
 static void log_step(const struct op *op, const char *name, int r, int64_t t0)
 {
     if (r < 0 && op->undoing)
-        log_warn("op=%s id=%s undo=%s err='%s', going on", op->cls->name, op->id, name, op->err.text);
+        log_warn("op=%s id=%s undo=%s err='%s', going on", op->cls->name, op->id, name,
+                 op->err.text);
     else
         log_debug("op=%s id=%s %s=%s took_ms=%lld%s%s", op->cls->name, op->id,
                   op->undoing ? "undo" : "step", name, (long long)(clock_mono_ms() - t0),

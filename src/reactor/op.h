@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Operations: flows that wait, written as tables of steps.
  *
- *      op_start --> step 0 --> step 1 --> ... --> done          each step: 0 go on, OP_WAIT, or negative errno
+ *      op_start --> step 0 --> step 1 --> ... --> done     a step: 0 go on, OP_WAIT, negative errno
  *                     |          ^
  *                     OP_WAIT ---'  op_wake() or the timeout says why
  *                     error or cancel --> undo steps, in table order --> done
  *
- * A step that returns OP_WAIT has armed one thing that will call op_wake() (a reply, a child's exit, a commit),
- * and may have set a deadline with op_wait(). The runner calls the NEXT step with what woke it. Steps before
- * the one that failed are undone by the undo table: its steps tolerate "not there", keep going past a failure, and may
- * wait as well. `done` is called exactly once; it replies to the waiters and frees the operation.
+ * A step that returns OP_WAIT has armed one thing that will call op_wake() (a reply, a child's
+ * exit, a commit), and may have set a deadline with op_wait(). The runner calls the NEXT step with
+ * what woke it. Steps before the one that failed are undone by the undo table: its steps tolerate
+ * "not there", keep going past a failure, and may wait as well. `done` is called exactly once; it
+ * replies to the waiters and frees the operation.
  *
- * Cancellation: op_cancel() calls cls->cancel, which must end what the operation waits for and see to it that
- * op_wake() comes (at once or later); then the undo table runs, with op->err saying GRPC_CANCELLED or
- * GRPC_DEADLINE_EXCEEDED. */
+ * Cancellation: op_cancel() calls cls->cancel, which must end what the operation waits for and see
+ * to it that op_wake() comes (at once or later); then the undo table runs, with op->err saying
+ * GRPC_CANCELLED or GRPC_DEADLINE_EXCEEDED. */
 #ifndef CRICKET_OP_H
 #define CRICKET_OP_H
 
@@ -70,12 +71,15 @@ struct op {
 void op_start(struct op *op, const struct op_class *cls, struct loop *loop, const char *id);
 /* Inside a step: arm a deadline (0: none) and return OP_WAIT. */
 int op_wait(struct op *op, int64_t timeout_ms);
-/* What the operation waited for happened. The next step runs at the end of the turn, never inside of op_wake(): whoever
- * reports an event need not fear that its object is freed underneath it. A wake of an operation that does not wait is kept for its next wait. */
+/* What the operation waited for happened. The next step runs at the end of the turn, never inside
+ * of op_wake(): whoever reports an event need not fear that its object is freed underneath it. A
+ * wake of an operation that does not wait is kept for its next wait. */
 void op_wake(struct op *op, enum wake why);
-/* The same, but what happened is a failure: copies *err (NULL: op->err is set already) and starts the undo. */
+/* The same, but what happened is a failure: copies *err (NULL: op->err is set already) and starts
+ * the undo. */
 void op_fail(struct op *op, const struct err *err);
-/* grpc: GRPC_CANCELLED or GRPC_DEADLINE_EXCEEDED. Nothing happens to an operation that is already undoing. */
+/* grpc: GRPC_CANCELLED or GRPC_DEADLINE_EXCEEDED. Nothing happens to an operation that is already
+ * undoing. */
 void op_cancel(struct op *op, int grpc);
 size_t op_count(void);
 /* Every live operation with the name of the step it is in. fn must not start or wake any. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A walk over the wire format, led by the descriptors that protoc-c generates.
  *
- * libprotobuf-c says "NULL" for anything malformed, does not look at UTF-8, and hands out strings without
- * their length. On the wire each string still has its length and each level its field, so one pass before
- * decoding finds all of that and can name the field; it also keeps what libprotobuf-c cannot parse away from it. */
+ * libprotobuf-c says "NULL" for anything malformed, does not look at UTF-8, and hands out strings
+ * without their length. On the wire each string still has its length and each level its field, so
+ * one pass before decoding finds all of that and can name the field; it also keeps what
+ * libprotobuf-c cannot parse away from it. */
 #include "reactor/pbwire.h"
 
 #include "str.h"

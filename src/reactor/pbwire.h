@@ -9,9 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* 0, or a negative errno with grpc INVALID_ARGUMENT and the path of the field ("config.labels.value"):
- * truncated or contradictory encoding; a string that is not UTF-8; a string with a NUL byte, which a C string would
- * silently cut. Unknown fields are skipped. */
+/* 0, or a negative errno with grpc INVALID_ARGUMENT and the path of the field
+ * ("config.labels.value"): truncated or contradictory encoding; a string that is not UTF-8; a
+ * string with a NUL byte, which a C string would silently cut. Unknown fields are skipped. */
 int pbwire_check(const ProtobufCMessageDescriptor *d, const uint8_t *p, size_t n, struct err *err);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Chunks of 4 KiB, larger ones for larger objects; only the newest chunk is filled. The first chunk is made
- * when it is needed, so a call without a body costs nothing. */
+/* Chunks of 4 KiB, larger ones for larger objects; only the newest chunk is filled. The first chunk
+ * is made when it is needed, so a call without a body costs nothing. */
 #include "reactor/pool.h"
 
 #include "mem.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory that is given back all at once: a call's request and whatever its handler allocates, or a
- * reply that is put together from parts. Bounded for requests, because a small one can decode into a
- * large tree. */
+ * reply that is put together from parts. Bounded for requests, because a small one can decode into
+ * a large tree. */
 #ifndef CRICKET_POOL_H
 #define CRICKET_POOL_H
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* struct run: one program with its input, its output and a deadline.
  *
- * It is over when the program has exited; what it wrote before is then in the pipes and is read to the end
- * without waiting for EOF, since a grandchild may hold the write ends for ever. The program leads an own session,
- * so that the deadline and a cancel kill its whole process group. The group id cannot be
- * anyone else's: it is the pid of our child, which is not reaped yet. */
+ * It is over when the program has exited; what it wrote before is then in the pipes and is read to
+ * the end without waiting for EOF, since a grandchild may hold the write ends for ever. The program
+ * leads an own session, so that the deadline and a cancel kill its whole process group. The group
+ * id cannot be anyone else's: it is the pid of our child, which is not reaped yet. */
 #include "list.h"
 #include "mem.h"
 #include "reactor/child.h"
@@ -173,8 +173,9 @@ static void watch(struct run *r, ev_io *io, void (*cb)(struct ev_loop *, ev_io *
         ev_io_start(loop_ev(r->loop), io);
 }
 
-int run_start(struct loop *l, const struct child_opts *o, const void *in, size_t in_len, size_t max_out,
-              int64_t timeout_ms, run_done_fn done, void *arg, struct run **ret, struct err *err)
+int run_start(struct loop *l, const struct child_opts *o, const void *in, size_t in_len,
+              size_t max_out, int64_t timeout_ms, run_done_fn done, void *arg, struct run **ret,
+              struct err *err)
 {
     int ip[2] = { -1, -1 }, op[2] = { -1, -1 }, ep[2] = { -1, -1 }, r;
     struct child_fd fds[EXTRA_FDS_MAX + 3];

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SPDY/3.1 (draft-mbelshe-httpbis-spdy-00 and the 3.1 addendum).
  *
- * Frames are eight bytes and a payload. Control frames are collected whole (they are small, larger ones than FRAME_MAX are an
- * error); data is handed on as it arrives. Header blocks are one zlib stream per direction, so each has to be inflated,
- * also those of refused streams.
+ * Frames are eight bytes and a payload. Control frames are collected whole (they are small, larger
+ * ones than FRAME_MAX are an error); data is handed on as it arrives. Header blocks are one zlib
+ * stream per direction, so each has to be inflated, also those of refused streams.
  *
- * Flow control towards the client: the library of most clients (Go's spdystream) neither looks at windows nor
- * ever sends WINDOW_UPDATE, others stop for them. A client is taken at its word once it has sent
- * a WINDOW_UPDATE or a window in SETTINGS; until then 64 KiB go out, and if nothing was heard after GRACE_MS the client is
- * one that does not count, and TCP alone holds us back. */
+ * Flow control towards the client: the library of most clients (Go's spdystream) neither looks at
+ * windows nor ever sends WINDOW_UPDATE, others stop for them. A client is taken at its word once it
+ * has sent a WINDOW_UPDATE or a window in SETTINGS; until then 64 KiB go out, and if nothing was
+ * heard after GRACE_MS the client is one that does not count, and TCP alone holds us back. */
 #include "reactor/spdy.h"
 
 #include "mem.h"
@@ -218,7 +218,8 @@ static void spdy_bye(struct mux *m)
 
 /* --- in --- */
 
-/* Inflates a header block into out. The dictionary is asked for once, at the beginning of the first. */
+/* Inflates a header block into out. The dictionary is asked for once, at the beginning of the
+ * first. */
 static int unpack(struct spdy *s, const uint8_t *p, size_t n, struct str *out)
 {
     z_stream *z = &s->inflate;
@@ -267,7 +268,8 @@ static enum chan_kind kind_of(const uint8_t *p, size_t n)
     return CHAN_UNKNOWN;
 }
 
-static void take_header(struct chan *c, const uint8_t *name, size_t nn, const uint8_t *value, size_t vn)
+static void take_header(struct chan *c, const uint8_t *name, size_t nn, const uint8_t *value,
+                        size_t vn)
 {
     if (is(name, nn, "streamtype")) {
         c->kind = kind_of(value, vn);
@@ -276,7 +278,9 @@ static void take_header(struct chan *c, const uint8_t *name, size_t nn, const ui
         if (vn > 0 && vn <= 5) {
             c->port = 0;
             for (size_t i = 0; i < vn; i++)
-                c->port = value[i] < '0' || value[i] > '9' || c->port < 0 ? -1 : c->port * 10 + value[i] - '0';
+                c->port = value[i] < '0' || value[i] > '9' || c->port < 0
+                              ? -1
+                              : c->port * 10 + value[i] - '0';
         }
     } else if (is(name, nn, "requestid") && vn < sizeof c->request) {
         memcpy(c->request, value, vn);
@@ -559,7 +563,8 @@ struct mux *spdy_new(struct loop *l, const struct mux_user *user, const struct t
     s->grace.data = s;
     /* replies are four bytes: the smallest window that holds the dictionary */
     if (inflateInit(&s->inflate) != Z_OK ||
-        deflateInit2(&s->deflate, Z_DEFAULT_COMPRESSION, Z_DEFLATED, 11, 1, Z_DEFAULT_STRATEGY) != Z_OK ||
+        deflateInit2(&s->deflate, Z_DEFAULT_COMPRESSION, Z_DEFLATED, 11, 1, Z_DEFAULT_STRATEGY) !=
+            Z_OK ||
         deflateSetDictionary(&s->deflate, (const Bytef *)spdy_dict, SPDY_DICT_LEN) != Z_OK)
         abort();                     /* out of memory: as mem_alloc() does */
     return &s->mux;

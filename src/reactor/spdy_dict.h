@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The dictionary with which SPDY/3 header compression begins (SPDY Protocol Draft 3.1, 2.6.10.1): words with their lengths,
- * then text. 1423 bytes, Adler-32 0xe3c6a7c2 (the unit test checks it). */
+/* The dictionary with which SPDY/3 header compression begins (SPDY Protocol Draft 3.1, 2.6.10.1):
+ * words with their lengths, then text. 1423 bytes, Adler-32 0xe3c6a7c2 (t/10-stream.t looks). */
 #ifndef CRICKET_SPDY_DICT_H
 #define CRICKET_SPDY_DICT_H
 

@@ -90,13 +90,14 @@ static void on_expiry(struct ev_loop *ev, ev_timer *w, int revents)
     arm_expiry(s);
 }
 
-int stream_offer(struct stream_server *s, const struct stream_offer *so, char **url, struct err *err)
+int stream_offer(struct stream_server *s, const struct stream_offer *so, char **url,
+                 struct err *err)
 {
     struct offer *o;
 
     if (s->n_offers >= STREAM_TOKENS_MAX)
-        return err_rpc(err, GRPC_RESOURCE_EXHAUSTED, "%d streaming requests wait for their clients already",
-                       STREAM_TOKENS_MAX);
+        return err_rpc(err, GRPC_RESOURCE_EXHAUSTED,
+                       "%d streaming requests wait for their clients already", STREAM_TOKENS_MAX);
     if (so->n_ports > STREAM_PORTS_MAX)
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "more than %d ports", STREAM_PORTS_MAX);
     o = mem_new(struct offer);
@@ -203,13 +204,15 @@ static void decide_ws(enum stream_kind kind, const struct http_request *req, str
                                              { FORM_WS, "v4.base64.channel.k8s.io", 4, true },
                                              { FORM_WS, "channel.k8s.io", 1, false },
                                              { FORM_WS, "base64.channel.k8s.io", 1, true } };
-    static const struct proto forward[] = { { FORM_TUNNEL, "SPDY/3.1+portforward.k8s.io", 1, false },
+    static const struct proto forward[] = { { FORM_TUNNEL, "SPDY/3.1+portforward.k8s.io", 1,
+                                              false },
                                             { FORM_WS, "v4.channel.k8s.io", 4, false },
                                             { FORM_WS, "v4.base64.channel.k8s.io", 4, true } };
     static const struct proto plain = { FORM_WS, "", 1, false };
     const struct proto *p = &plain;
 
-    if (!req->ws_key || strlen(req->ws_key) != 24 || !req->ws_version || strcmp(req->ws_version, "13") != 0) {
+    if (!req->ws_key || strlen(req->ws_key) != 24 || !req->ws_version ||
+        strcmp(req->ws_version, "13") != 0) {
         refuse(r, 400, "Bad Request", "not a WebSocket handshake of version 13\n");
         add_header(r, "sec-websocket-version", "13");
         return;
@@ -277,7 +280,8 @@ void stream_decide(struct stream_server *s, const struct http_request *req, stru
     else if (req->upgrade && contains(req->upgrade, "SPDY/3.1"))
         decide_spdy(o->o.kind, req, ret);
     else
-        refuse(ret, 400, "Bad Request", "unable to upgrade: neither SPDY/3.1 nor WebSocket was asked for\n");
+        refuse(ret, 400, "Bad Request",
+               "unable to upgrade: neither SPDY/3.1 nor WebSocket was asked for\n");
     if (ret->status != 101) {
         expire(o);
         return;
@@ -287,7 +291,8 @@ void stream_decide(struct stream_server *s, const struct http_request *req, stru
     s->n_sessions++;
 }
 
-void stream_upgraded(struct stream_server *s, struct offer *o, const struct proto *p, int fd, const void *early, size_t n)
+void stream_upgraded(struct stream_server *s, struct offer *o, const struct proto *p, int fd,
+                     const void *early, size_t n)
 {
     if (fd < 0 || s->closing) {
         s->n_sessions--;
@@ -326,10 +331,12 @@ static char *base_url(int fd, const char *address)
     if (getsockname(fd, &a.sa, &n) < 0)
         return NULL;
     port = ntohs(a.sa.sa_family == AF_INET6 ? a.in6.sin6_port : a.in.sin_port);
-    return mem_printf(a.sa.sa_family == AF_INET6 ? "http://[%s]:%d" : "http://%s:%d", address, port);
+    return mem_printf(a.sa.sa_family == AF_INET6 ? "http://[%s]:%d" : "http://%s:%d", address,
+                      port);
 }
 
-int stream_listen(struct loop *l, const char *address, int port, struct stream_server **ret, struct err *err)
+int stream_listen(struct loop *l, const char *address, int port, struct stream_server **ret,
+                  struct err *err)
 {
     struct stream_server *s;
     int fd = listen_tcp(address, port, err), r;

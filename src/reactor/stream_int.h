@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between the streaming files: h2o_stream.c (HTTP), stream.c (tokens, negotiation), session.c (the connection and the process),
- * forward.c (port-forward). Nobody else includes it. */
+/* Between the streaming files: h2o_stream.c (HTTP), stream.c (tokens, negotiation), session.c (the
+ * connection and the process), forward.c (port-forward). Nobody else includes it. */
 #ifndef CRICKET_STREAM_INT_H
 #define CRICKET_STREAM_INT_H
 
@@ -10,7 +10,12 @@
 #include "reactor/stream.h"
 #include "str.h"
 
-enum { STREAM_OPEN_MS = 30000, STREAM_TOKEN_MS = 60000, STREAM_DRAIN_MS = 2000, STREAM_PORTS_MAX = 64 };
+enum {
+    STREAM_OPEN_MS = 30000,
+    STREAM_TOKEN_MS = 60000,
+    STREAM_DRAIN_MS = 2000,
+    STREAM_PORTS_MAX = 64
+};
 #define STREAM_IDLE_MS (4 * 3600 * 1000)
 
 enum proto_form { FORM_SPDY, FORM_WS, FORM_TUNNEL };
@@ -51,7 +56,7 @@ struct offer {                       /* under a token, then in a session */
 struct http_request {
     const char *method, *path;       /* NUL terminated */
     const char *upgrade;             /* NULL: none */
-    const char *stream_protocols;    /* X-Stream-Protocol-Version, several joined by commas; NULL: none */
+    const char *stream_protocols;    /* X-Stream-Protocol-Version, joined by commas; NULL: none */
     const char *ws_protocols, *ws_key, *ws_version;
 };
 
@@ -68,11 +73,13 @@ struct http_reply {
 
 void stream_decide(struct stream_server *s, const struct http_request *req, struct http_reply *ret);
 /* fd < 0: the client left before. early: bytes that came behind the request. */
-void stream_upgraded(struct stream_server *s, struct offer *o, const struct proto *p, int fd, const void *early, size_t n);
+void stream_upgraded(struct stream_server *s, struct offer *o, const struct proto *p, int fd,
+                     const void *early, size_t n);
 struct offer *offer_free(struct offer *o);
 
 /* --- h2o_stream.c: the HTTP/1.1 listener. Owns listen_fd. */
-int http_listen(struct loop *l, int listen_fd, struct stream_server *s, struct http_server **ret, struct err *err);
+int http_listen(struct loop *l, int listen_fd, struct stream_server *s, struct http_server **ret,
+                struct err *err);
 struct http_server *stream_http_free(struct http_server *h);
 
 /* --- session.c */
@@ -118,8 +125,8 @@ struct session {
     size_t n_forwards, n_full;       /* n_full: whose queue towards the pod is full */
 };
 
-struct session *session_new(struct stream_server *s, struct offer *o, const struct proto *p, int fd, const void *early,
-                            size_t n);
+struct session *session_new(struct stream_server *s, struct offer *o, const struct proto *p, int fd,
+                            const void *early, size_t n);
 void session_kill(struct session *s);    /* no callback to the handler; freed soon */
 void session_free(struct session *s);
 /* The handler's word is said: send what is left of the protocol, then the connection ends. */
@@ -127,6 +134,19 @@ void session_bye(struct session *s);
 /* The same, but of our own accord: the handler is told by gone(). */
 void session_over(struct session *s);
 void session_active(struct session *s);
+
+/* --- session_io.c */
+void session_io_init(struct session *s);
+void session_io_deinit(struct session *s);
+int session_open_pipes(struct session *s, struct err *err);
+void session_on_data(void *arg, struct chan *c, const uint8_t *p, size_t n);     /* mux_user */
+void session_on_end(void *arg, struct chan *c, bool reset);
+void session_on_writable(void *arg);
+void session_close_in(struct session *s);
+void session_close_out(struct pipe_out *o);
+void session_taken(struct session *s, size_t n); /* n bytes of inq are done with */
+void session_give_size(struct session *s);       /* tells the handler the window's size */
+void session_maybe_finish(struct session *s);    /* says goodbye when all output is out */
 
 /* --- forward.c: the users of a port-forward session's channels. */
 extern const struct mux_user forward_user;       /* arg: the session */

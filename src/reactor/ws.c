@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* wslay as an engine between two buffers: it reads from the bytes we are fed and writes to the transport at once, so
- * that pings are answered also while everything else waits.
+/* wslay as an engine between two buffers: it reads from the bytes we are fed and writes to the
+ * transport at once, so that pings are answered also while everything else waits.
  *
- * There is no flow control per channel. What a channel's user cannot take is queued by the user, who stops the
- * connection's input above a bound. */
+ * There is no flow control per channel. What a channel's user cannot take is queued by the user,
+ * who stops the connection's input above a bound. */
 #include "reactor/ws.h"
 
 #include "mem.h"
@@ -48,7 +48,8 @@ static ssize_t on_recv(wslay_event_context_ptr ctx, uint8_t *buf, size_t len, in
     return (ssize_t)len;
 }
 
-static ssize_t on_send(wslay_event_context_ptr ctx, const uint8_t *data, size_t len, int flags, void *arg)
+static ssize_t on_send(wslay_event_context_ptr ctx, const uint8_t *data, size_t len, int flags,
+                       void *arg)
 {
     struct ws *w = arg;
 
@@ -123,7 +124,8 @@ static void got_message(struct ws *w, const uint8_t *p, size_t n)
         w->mux.user.data(w->mux.user.arg, c, p, n);
 }
 
-static void on_message(wslay_event_context_ptr ctx, const struct wslay_event_on_msg_recv_arg *m, void *arg)
+static void on_message(wslay_event_context_ptr ctx, const struct wslay_event_on_msg_recv_arg *m,
+                       void *arg)
 {
     struct ws *w = arg;
 
@@ -149,7 +151,10 @@ static int ws_feed(struct mux *m, const uint8_t *p, size_t n)
     if (w->broken && !wslay_event_get_close_sent(w->ctx))
         (void)wslay_event_queue_close(w->ctx, WSLAY_CODE_PROTOCOL_ERROR, NULL, 0);
     (void)wslay_event_send(w->ctx);  /* pongs, the answer to a close */
-    return w->broken || wslay_event_get_close_received(w->ctx) || !wslay_event_get_read_enabled(w->ctx) ? -EPIPE : 0;
+    return w->broken || wslay_event_get_close_received(w->ctx) ||
+                   !wslay_event_get_read_enabled(w->ctx)
+               ? -EPIPE
+               : 0;
 }
 
 static size_t ws_room(struct chan *c)
@@ -176,7 +181,8 @@ static void channel_message(struct chan *c, const uint8_t *p, size_t n)
 
     if (w->base64) {
         str_putc(&s, (char)('0' + c->id));
-        s.len += (size_t)EVP_EncodeBlock((unsigned char *)str_room(&s, (n + 2) / 3 * 4 + 1), p, (int)n);
+        s.len +=
+            (size_t)EVP_EncodeBlock((unsigned char *)str_room(&s, (n + 2) / 3 * 4 + 1), p, (int)n);
     } else {
         str_putc(&s, (char)c->id);
         str_add(&s, p, n);
@@ -258,8 +264,8 @@ static struct ws *new_ws(const struct mux_user *user, const struct transport *ou
     return w;
 }
 
-struct mux *ws_new(const struct mux_user *user, const struct transport *out, const enum chan_kind *kinds, size_t n,
-                   bool base64, bool half_close)
+struct mux *ws_new(const struct mux_user *user, const struct transport *out,
+                   const enum chan_kind *kinds, size_t n, bool base64, bool half_close)
 {
     struct ws *w = new_ws(user, out);
 

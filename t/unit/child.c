@@ -67,7 +67,8 @@ static void test_status(void)
     o.path = "/nonexistent/program";
     o.argv = sh("");
     is_int(child_spawn(loop, &o, on_end, NULL, &c, &err), -ENOENT, "a program that is not there");
-    is_str(err.text, "start '/nonexistent/program': exec: No such file or directory", "is named, with the step");
+    is_str(err.text, "start '/nonexistent/program': exec: No such file or directory",
+           "is named, with the step");
     is_int(waitpid(-1, NULL, WNOHANG), -1, "and leaves no zombie");
     is_int(errno, ECHILD, "none at all");
     o.path = "/bin/sh";
@@ -89,7 +90,8 @@ static void test_fds(void)
     /* each onto the other's number */
     swap[0] = (struct child_fd){ p[0], p[1] };
     swap[1] = (struct child_fd){ p[1], p[0] };
-    auto_free char *script = mem_printf("echo there >&%d; read x <&%d; test \"$x\" = there", p[0], p[1]);
+    auto_free char *script =
+        mem_printf("echo there >&%d; read x <&%d; test \"$x\" = there", p[0], p[1]);
     o.path = "/bin/sh";
     o.argv = sh(script);
     o.fds = swap;
@@ -119,7 +121,8 @@ static void test_fds(void)
     close(p[0]);
     close(p[1]);
     close(leak);
-    is_int(shell("test \"$(readlink /proc/$$/fd/0)\" = /dev/null"), 0, "0 is /dev/null unless given");
+    is_int(shell("test \"$(readlink /proc/$$/fd/0)\" = /dev/null"), 0,
+           "0 is /dev/null unless given");
 }
 
 static void test_signals(void)
@@ -129,8 +132,10 @@ static void test_signals(void)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigprocmask(SIG_BLOCK, &set, &old);
-    is_int(shell("grep -qE '^SigBlk:\\s0+$' /proc/self/status"), 0, "no signal is blocked in the child");
-    /* but for 32 and 33, libc's own: posix_spawn(3) of glibc ignores them in what it starts (make does) */
+    is_int(shell("grep -qE '^SigBlk:\\s0+$' /proc/self/status"), 0,
+           "no signal is blocked in the child");
+    /* but for 32 and 33, libc's own: posix_spawn(3) of glibc ignores them in what it starts (make
+     * does) */
     is_int(shell("grep -qE '^SigIgn:\\s0*([01]80000000)?$' /proc/self/status"), 0, "nor ignored");
     sigprocmask(SIG_SETMASK, &old, NULL);
     ok(signal(SIGPIPE, SIG_IGN) == SIG_IGN, "while our own dispositions stay");

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The server of t/10-grpc.t: src/reactor's gRPC with methods that wait, stream, fail and count, which cricketd's own
- * RPCs do only with containers. `grpc_server SOCKET FILE` serves until SIGTERM, then shuts down in order.
+/* The server of t/10-grpc.t: src/reactor's gRPC with methods that wait, stream, fail and count,
+ * which cricketd's own RPCs do only with containers. `grpc_server SOCKET FILE` serves until
+ * SIGTERM, then shuts down in order.
  *
- * Messages are borrowed from the CRI: ExecSyncRequest (container_id: text, cmd: words, timeout: a number) and
- * ExecSyncResponse (stdout, stderr: bytes, exit_code). */
+ * Messages are borrowed from the CRI: ExecSyncRequest (container_id: text, cmd: words, timeout: a
+ * number) and ExecSyncResponse (stdout, stderr: bytes, exit_code). */
 #include "tap.h"
 
 #include "list.h"
@@ -99,7 +100,8 @@ static void nap_over(struct ev_loop *ev, ev_timer *w, int revents)
     (void)ev;
     (void)revents;
     rpc_on_gone(n->rpc, NULL, NULL);
-    answer(n->rpc, n->req->container_id, strlen(n->req->container_id)); /* the request is still there */
+    /* the request is still there */
+    answer(n->rpc, n->req->container_id, strlen(n->req->container_id));
     n_kept--;
     rpc_release(n->rpc);
 }
@@ -215,11 +217,14 @@ static void counts(struct rpc *rpc, const ProtobufCMessage *m, void *ctx)
 
     (void)m;
     (void)ctx;
-    str_printf(&s, "{\"cancelled\":%d,\"deadline\":%d,\"kept\":%d,\"live\":%zu,\"refused\":%d,\"drains\":%d,"
-               "\"max_queued\":%zu,\"turns\":%llu,\"service\":\"%s\",\"method\":\"%s\",\"has_deadline\":%d}",
-               n_cancelled, n_deadline, n_kept, grpc_live_calls(server), n_refused, n_drains, max_queued,
-               (unsigned long long)loop_stats(loop)->turns, rpc_service(rpc), rpc_method(rpc),
-               rpc_deadline_ms(rpc) != INT64_MAX);
+    str_printf(
+        &s,
+        "{\"cancelled\":%d,\"deadline\":%d,\"kept\":%d,\"live\":%zu,\"refused\":%d,\"drains\":%d,"
+        "\"max_queued\":%zu,\"turns\":%llu,\"service\":\"%s\",\"method\":\"%s\","
+        "\"has_deadline\":%d}",
+        n_cancelled, n_deadline, n_kept, grpc_live_calls(server), n_refused, n_drains, max_queued,
+        (unsigned long long)loop_stats(loop)->turns, rpc_service(rpc), rpc_method(rpc),
+        rpc_deadline_ms(rpc) != INT64_MAX);
     answer(rpc, s.p, s.len);
 }
 
@@ -256,7 +261,9 @@ static void on_signal(struct ev_loop *ev, ev_io *w, int revents)
 
 int main(int argc, char **argv)
 {
-    struct grpc_opts o = { .mode = 0660, .uid = (uid_t)-1, .gid = (gid_t)-1, .methods = methods, .listen_fd = -1 };
+    struct grpc_opts o = {
+        .mode = 0660, .uid = (uid_t)-1, .gid = (gid_t)-1, .methods = methods, .listen_fd = -1
+    };
     struct err err = ERR_INIT;
     sigset_t set;
     ev_io io;

@@ -2,7 +2,8 @@
 /* The server of t/10-stream.t: src/reactor's streaming with plain processes in place of containers.
  *
  * `stream_server ADDRESS` answers a line per command on stdin:
- *   exec|attach FLAGS COMMAND   FLAGS of i o e t (t: tty), or -; a URL. attach: the end is a success without a code
+ *   exec|attach FLAGS COMMAND   FLAGS of i o e t (t: tty), or -; a URL
+ *                               attach: the end is a success without a code
  *   forward PORT...             a URL
  *   counts                      what the handlers were told
  *   quit */
@@ -154,7 +155,12 @@ static int dial(void *arg, int family, struct err *err)
 
 static void offer(enum stream_kind kind, const char *flags, const char *rest)
 {
-    struct stream_offer o = { .kind = kind, .begin = begin, .gone = gone, .expired = expired, .resize = resize, .dial = dial };
+    struct stream_offer o = { .kind = kind,
+                              .begin = begin,
+                              .gone = gone,
+                              .expired = expired,
+                              .resize = resize,
+                              .dial = dial };
     struct job *j = mem_new(struct job);
     struct err err = ERR_INIT;
     int32_t ports[16];
@@ -196,8 +202,9 @@ static void command(char *s)
 
         for (int fd = 0; fd < 1024; fd++)
             fds += fcntl(fd, F_GETFD) >= 0;
-        printf("{\"begun\":%d,\"gone\":%d,\"expired\":%d,\"exits\":%d,\"dials\":%d,\"sessions\":%zu,\"fds\":%d}\n", n_begun,
-               n_gone, n_expired, n_exits, n_dials, stream_sessions(server), fds);
+        printf("{\"begun\":%d,\"gone\":%d,\"expired\":%d,\"exits\":%d,\"dials\":%d,\"sessions\":%"
+               "zu,\"fds\":%d}\n",
+               n_begun, n_gone, n_expired, n_exits, n_dials, stream_sessions(server), fds);
     } else if (strcmp(verb, "close") == 0) {     /* the pod stops */
         if (forward_session) {
             session_close(forward_session);
@@ -211,7 +218,8 @@ static void command(char *s)
     } else {
         flags = strtok(NULL, " ");
         rest = strtok(NULL, "");
-        offer(strcmp(verb, "attach") == 0 ? STREAM_ATTACH : STREAM_EXEC, flags ? flags : "-", rest ? rest : "");
+        offer(strcmp(verb, "attach") == 0 ? STREAM_ATTACH : STREAM_EXEC, flags ? flags : "-",
+              rest ? rest : "");
     }
 }
 
@@ -258,7 +266,7 @@ int main(int argc, char **argv)
     while (!list_empty(&jobs)) {
         struct job *j = list_first(&jobs, struct job, link);
 
-        if (j->child) {              /* the session's end of its stdin is closed: cat ends by itself */
+        if (j->child) { /* the session's end of its stdin is closed: cat ends by itself */
             child_disown(j->child);
             child_kill(j->child, SIGKILL);
         }

@@ -13,16 +13,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { KILL_ROUNDS = 16 };
+enum { KILL_ROUNDS = 16, KILL_WAIT_MS = 200 };
 
 struct exec {
     struct exec *next;
@@ -276,6 +278,18 @@ static size_t mark(struct procs *all, pid_t pid)
     return n;
 }
 
+static void wait_gone(pid_t pid, int64_t until_ms)
+{
+    struct pollfd p = { (int)syscall(SYS_pidfd_open, pid, 0), POLLIN, 0 };
+    int64_t left = until_ms - now_mono_ms();
+
+    if (p.fd < 0)
+        return;
+    if (left > 0)
+        (void)poll(&p, 1, (int)left);
+    close(p.fd);
+}
+
 static void kill_tree(pid_t pid)
 {
     struct procs all = { 0 };
@@ -292,8 +306,13 @@ static void kill_tree(pid_t pid)
                 (void)kill(all.p[i].pid, SIGSTOP);
     }
     for (size_t i = 0; i < all.n; i++)
-        if (all.p[i].in)
+        if (all.p[i].in && all.p[i].pid != pid)
             (void)kill(all.p[i].pid, SIGKILL);
+    /* who hears of the end may look for what is left: the first process goes last */
+    int64_t until = now_mono_ms() + KILL_WAIT_MS;
+    for (size_t i = 0; i < all.n; i++)
+        if (all.p[i].in && all.p[i].pid != pid)
+            wait_gone(all.p[i].pid, until);
     free(all.p);
     (void)kill(pid, SIGKILL);
 }

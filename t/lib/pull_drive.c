@@ -75,8 +75,7 @@ static void drop_layer(void *ctx, uint64_t number)
 
 static uint64_t new_number(void *ctx)
 {
-    (void)ctx;
-    return ++last_number;
+    return ++*(uint64_t *)ctx;
 }
 
 static bool keep(void *ctx, uint64_t number)
@@ -283,7 +282,8 @@ static void add_config(char *arg)       /* HOST#key=value */
 
 int main(int argc, char **argv)
 {
-    struct puller_opts o = { .hosts = &hosts, .have_layer = have_layer, .drop_layer = drop_layer, .new_number = new_number };
+    struct puller_opts o = { .hosts = &hosts, .have_layer = have_layer, .drop_layer = drop_layer, .new_number = new_number,
+                             .ctx = &last_number };
     struct err err = ERR_INIT;
     struct ev_io io;
 

@@ -220,7 +220,6 @@ static int pump(struct unpack *u, struct err *err)
 static int finish(struct unpack *u, char *command, struct err *err)
 {
     char *lowers[LOWERS_MAX], *save = NULL;
-    char aside[64];
     size_t n = 0;
     off_t len = lseek(u->implied_fd, 0, SEEK_END);
     const char *list = "";
@@ -237,14 +236,10 @@ static int finish(struct unpack *u, char *command, struct err *err)
     r = lower_apply(LAYERS_FD, u->layer_fd, list, len > 0 ? (size_t)len : 0, lowers, n, err);
     if (r < 0)
         return r;
-    if (renameat(LAYERS_FD, u->tmp, LAYERS_FD, u->number) < 0) {
-        /* left by a daemon that was killed before it could record it: garbage */
-        snprintf(aside, sizeof aside, "rm-%s-%d", u->number, (int)getpid());
-        if ((errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) ||
-            renameat(LAYERS_FD, u->number, LAYERS_FD, aside) < 0 ||
-            renameat(LAYERS_FD, u->tmp, LAYERS_FD, u->number) < 0)
-            return err_sys(err, "rename %s to %s", u->tmp, u->number);
-    }
+    /* Never over another one: who gave out a number twice must not lose a layer by it. */
+    if (renameat2(LAYERS_FD, u->tmp, LAYERS_FD, u->number, RENAME_NOREPLACE) < 0 &&
+        (errno != EINVAL || renameat(LAYERS_FD, u->tmp, LAYERS_FD, u->number) < 0))   /* EINVAL: not on this file system */
+        return err_sys(err, "rename %s to %s", u->tmp, u->number);
     if (syncfs(LAYERS_FD) < 0)
         return err_sys(err, "syncfs");
     return 0;

@@ -83,6 +83,8 @@ def test_calls(ch):
     is_error(unary(ch, "Echo/x"), "UNIMPLEMENTED", "unknown method Echo/x for service test.Test", "a path with one part more")
     is_error(ch.unary_unary("/x"), "UNIMPLEMENTED", lambda t: "malformed method name" in t, "a path with one part less")
     c = counts(ch)
+    is_((c["methods"]["Echo"][:2], c["methods"]["Fail"][:2]), ([2, 0], [3, 3]), "calls are counted by method, and failures")
+    ok(0 < c["methods"]["Echo"][3] <= c["methods"]["Echo"][2], "so is their time", c["methods"])
     is_((c["service"], c["method"], c["has_deadline"]), ("test.Test", "Counts", 1), "a handler knows its call")
 
     calls = [unary(ch, "Sleep").future(q("n%d" % i, 300), timeout=LIMIT) for i in range(200)]

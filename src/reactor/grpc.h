@@ -59,6 +59,17 @@ void grpc_shutdown(struct grpc_server *s, int64_t ms, void (*done)(void *arg), v
 struct grpc_server *grpc_free(struct grpc_server *s);
 size_t grpc_live_calls(const struct grpc_server *s);
 
+struct grpc_method_stats {
+    uint64_t calls, failed;          /* that have ended; failed: any status but OK, or cancelled */
+    uint64_t total_us, longest_us;   /* from the request's arrival to the decision of its status */
+};
+
+/* Each method that was ever called. Requests without a method that we know are not counted. */
+void grpc_each_method(const struct grpc_server *s,
+                      void (*fn)(const struct grpc_method *m, const struct grpc_method_stats *st,
+                                 void *arg),
+                      void *arg);
+
 void rpc_ok(struct rpc *rpc, const ProtobufCMessage *reply);
 void rpc_ok_bytes(struct rpc *rpc, const void *msg, size_t len); /* an encoded message; copied */
 void rpc_fail(struct rpc *rpc, int grpc, const char *fmt, ...)
@@ -77,6 +88,8 @@ size_t rpc_queued(const struct rpc *rpc);
 void rpc_on_drain(struct rpc *rpc, void (*cb)(struct rpc *rpc, void *arg), void *arg);
 void rpc_end(struct rpc *rpc);                                         /* OK trailers */
 
+/* cb when the client or the deadline ends the call first; not when that has happened already
+ * (rpc_is_gone()). */
 enum rpc_gone { RPC_CANCELLED, RPC_DEADLINE };
 void rpc_on_gone(struct rpc *rpc, void (*cb)(struct rpc *rpc, enum rpc_gone why, void *arg),
                  void *arg);

@@ -99,12 +99,15 @@ int grpc_listen(struct loop *l, const struct grpc_opts *o, struct grpc_server **
                 struct err *err)
 {
     struct grpc_server *s = mem_new(struct grpc_server);
+    size_t n = 0;
     int r;
 
     s->loop = l;
     s->methods = o->methods;
     s->ctx = o->ctx;
     list_init(&s->calls);
+    while (o->methods[n].service)
+        n++;
     r = bridge_get(l, &s->bridge, err);
     if (r == 0) {
         r = open_socket(s, o, err);
@@ -115,6 +118,7 @@ int grpc_listen(struct loop *l, const struct grpc_opts *o, struct grpc_server **
         free(s);
         return r;
     }
+    s->stats = mem_array(n, sizeof *s->stats);
     open_http(s);
     *ret = s;
     return 0;
@@ -123,6 +127,16 @@ int grpc_listen(struct loop *l, const struct grpc_opts *o, struct grpc_server **
 size_t grpc_live_calls(const struct grpc_server *s)
 {
     return s->n_calls;
+}
+
+void grpc_each_method(const struct grpc_server *s,
+                      void (*fn)(const struct grpc_method *m, const struct grpc_method_stats *st,
+                                 void *arg),
+                      void *arg)
+{
+    for (size_t i = 0; s->methods[i].service; i++)
+        if (s->stats[i].calls)
+            fn(&s->methods[i], &s->stats[i], arg);
 }
 
 static void closed(struct grpc_server *s)
@@ -218,6 +232,7 @@ struct grpc_server *grpc_free(struct grpc_server *s)
     h2o_config_dispose(&s->conf);
     bridge_put(s->bridge);
     free(s->path);
+    free(s->stats);
     free(s);
     return NULL;
 }

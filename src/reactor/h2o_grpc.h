@@ -24,6 +24,7 @@ struct grpc_server {
     h2o_accept_ctx_t accept;
     struct list calls;               /* struct rpc whose HTTP/2 stream is open */
     size_t n_calls;
+    struct grpc_method_stats *stats; /* one per method */
     bool closing;
     ev_timer closing_deadline;
     ev_prepare closing_watch;
@@ -58,6 +59,7 @@ struct rpc {
     struct pool pool;
     ev_timer deadline;
     int64_t deadline_ms;
+    int64_t arrived_us;
     struct bridge_post flush;
     struct chunk *queue, **tail, *inflight;
     size_t queued;                   /* bytes in queue and inflight */

@@ -237,6 +237,22 @@ static void on_proceed(h2o_generator_t *g, h2o_req_t *req)
     }
 }
 
+static void count(struct rpc *rpc)
+{
+    struct grpc_server *s = rpc->server;
+    struct grpc_method_stats *st;
+    uint64_t us = (uint64_t)(clock_mono_us() - rpc->arrived_us);
+
+    if (!rpc->method)
+        return;
+    st = &s->stats[rpc->method - s->methods];
+    st->calls++;
+    st->failed += rpc->status != GRPC_OK;
+    st->total_us += us;
+    if (us > st->longest_us)
+        st->longest_us = us;
+}
+
 static void end(struct rpc *rpc, int status, char *message)
 {
     rpc->ending = true;
@@ -244,6 +260,7 @@ static void end(struct rpc *rpc, int status, char *message)
     rpc->message = message;
     if (!rpc->req)
         return;
+    count(rpc);
     ev_timer_stop(loop_ev(rpc->server->loop), &rpc->deadline);
     bridge_post(rpc->server->bridge, &rpc->flush);
 }
@@ -293,6 +310,10 @@ static void on_dispose(void *p)
     struct rpc *rpc = ((struct port *)p)->rpc;
     struct grpc_server *s = rpc->server;
 
+    if (!rpc->ending) {
+        rpc->status = GRPC_CANCELLED;
+        count(rpc);
+    }
     ev_timer_stop(loop_ev(s->loop), &rpc->deadline);
     list_del(&rpc->flush.link);
     list_del(&rpc->link);
@@ -328,6 +349,7 @@ struct rpc *rpc_new(struct grpc_server *s, h2o_req_t *req)
     rpc->refs = 2;
     rpc->tail = &rpc->queue;
     rpc->deadline_ms = INT64_MAX;
+    rpc->arrived_us = clock_mono_us();
     rpc->flush.fn = on_flush;
     list_init(&rpc->flush.link);
     list_add_tail(&s->calls, &rpc->link);

@@ -40,7 +40,7 @@ struct loop {
     const char *worst_name;
 };
 
-static int64_t mono_us(void)
+int64_t clock_mono_us(void)
 {
     struct timespec ts;
 
@@ -50,7 +50,7 @@ static int64_t mono_us(void)
 
 int64_t clock_mono_ms(void)
 {
-    return mono_us() / 1000;
+    return clock_mono_us() / 1000;
 }
 
 int64_t clock_wall_ns(void)
@@ -80,7 +80,7 @@ static void end_part(struct loop *l, int64_t now)
 
 void loop_name(struct loop *l, const char *name)
 {
-    int64_t now = mono_us();
+    int64_t now = clock_mono_us();
 
     if (l->turn_us)
         end_part(l, now);
@@ -94,7 +94,7 @@ static void on_begin(struct ev_loop *ev, ev_check *w, int revents)
 
     (void)ev;
     (void)revents;
-    l->turn_us = l->part_us = mono_us();
+    l->turn_us = l->part_us = clock_mono_us();
     l->part_name = l->worst_name = NULL;
     l->worst_us = -1;
 }
@@ -102,7 +102,7 @@ static void on_begin(struct ev_loop *ev, ev_check *w, int revents)
 static void count_turn(struct loop *l)
 {
     static const int64_t upto[] = { 100, 1000, 2000, 5000, 10000, 50000, 250000 };
-    int64_t now = mono_us(), us = now - l->turn_us;
+    int64_t now = clock_mono_us(), us = now - l->turn_us;
     size_t i = 0;
 
     end_part(l, now);

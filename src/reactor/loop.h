@@ -47,6 +47,7 @@ void loop_settle(struct loop *l);                /* runs the jobs and those hook
 void loop_name(struct loop *l, const char *name);
 const struct loop_stats *loop_stats(const struct loop *l);
 
+int64_t clock_mono_us(void);
 int64_t clock_mono_ms(void);                     /* CLOCK_MONOTONIC */
 int64_t clock_wall_ns(void);                     /* CLOCK_REALTIME, for stamps only */
 int64_t clock_stamp_ns(void); /* wall clock, but strictly increasing over the daemon's life */

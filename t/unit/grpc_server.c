@@ -211,15 +211,25 @@ static void on_settle(void *arg)
         abort();
 }
 
+static void add_method(const struct grpc_method *m, const struct grpc_method_stats *st, void *arg)
+{
+    str_printf(arg, "\"%s\":[%llu,%llu,%llu,%llu],", m->name, (unsigned long long)st->calls,
+               (unsigned long long)st->failed, (unsigned long long)st->total_us,
+               (unsigned long long)st->longest_us);
+}
+
 static void counts(struct rpc *rpc, const ProtobufCMessage *m, void *ctx)
 {
     auto_str struct str s = STR_INIT;
 
     (void)m;
     (void)ctx;
+    str_puts(&s, "{\"methods\":{");
+    grpc_each_method(server, add_method, &s);
+    str_puts(&s, "\"\":0},");
     str_printf(
         &s,
-        "{\"cancelled\":%d,\"deadline\":%d,\"kept\":%d,\"live\":%zu,\"refused\":%d,\"drains\":%d,"
+        "\"cancelled\":%d,\"deadline\":%d,\"kept\":%d,\"live\":%zu,\"refused\":%d,\"drains\":%d,"
         "\"max_queued\":%zu,\"turns\":%llu,\"service\":\"%s\",\"method\":\"%s\","
         "\"has_deadline\":%d}",
         n_cancelled, n_deadline, n_kept, grpc_live_calls(server), n_refused, n_drains, max_queued,

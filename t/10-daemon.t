@@ -65,4 +65,39 @@ d.start_daemon()
 is_(d.Version().runtime_name, "cricket", "and does not keep the next one from starting")
 d.proc.send_signal(signal.SIGHUP)
 is_(d.Version().runtime_name, "cricket", "SIGHUP does no harm")
+
+# --- socket activation: the service manager's socket outlives the daemon, nobody is turned away
+is_(d.stop_daemon(), 0, "SIGTERM: exit 0")
+path = d.tmp + "/activated.sock"
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(path)
+listening.listen(10)
+
+
+def activated(fds="1"):
+    script = "LISTEN_FDS=%s LISTEN_PID=$$ exec \"$@\" 3<&%d" % (fds, listening.fileno())
+    with open(d.log, "ab") as log:
+        return subprocess.Popen(["sh", "-c", script, "sh"] + d.command(), pass_fds=[listening.fileno()], stderr=log)
+
+
+client = Client(path)
+early = client.Version(_future=True)             # before anybody serves
+p = activated()
+is_(early.result().runtime_name, "cricket", "a call that came before the daemon is answered")
+ok(not os.path.exists(d.socket), "it serves on the socket it was given only")
+p.terminate()
+is_(p.wait(LIMIT), 0, "SIGTERM: exit 0")
+ok(os.path.exists(path), "the socket stays: it is the service manager's")
+client.close()
+client = Client(path)
+early = client.Version(_future=True)
+p = activated()
+is_(early.result().runtime_name, "cricket", "calls wait in it for the next daemon")
+client.close()
+p.terminate()
+is_(p.wait(LIMIT), 0, "SIGTERM: exit 0")
+p = activated("2")
+is_(p.wait(LIMIT), 1, "more sockets than one are an error")
+ok("handed over 2 sockets" in d.log_text(), "which says so", d.log_tail(5))
+listening.close()
 finish(d)

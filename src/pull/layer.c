@@ -71,11 +71,13 @@ struct layer {
 struct layers {
     struct layers_opts o;
     char *worker;
+    struct ev_timer kick;
     struct list live, dying;         /* dying: the worker must end before its directory can go */
     unsigned transfers;
 };
 
 static void run_queue(struct layers *ls);
+static void on_kick(struct ev_loop *ev, struct ev_timer *w, int revents);
 static void fail(struct layer *l, const struct err *err);
 
 /* --- life */
@@ -88,6 +90,8 @@ struct layers *layers_new(const struct layers_opts *o)
     ls->worker = mem_strdup(o->worker);
     list_init(&ls->live);
     list_init(&ls->dying);
+    ev_init(&ls->kick, on_kick);
+    ls->kick.data = ls;
     return ls;
 }
 
@@ -127,6 +131,7 @@ struct layers *pull_layers_free(struct layers *ls)
 
         layer_free(l);
     }
+    ev_timer_stop(loop_ev(ls->o.loop), &ls->kick);
     free(ls->worker);
     free(ls);
     return NULL;
@@ -655,39 +660,38 @@ static int start_worker(struct layer *l, struct err *err)
     return child_spawn(ls->o.loop, &o, on_exit_, l, &l->child, err);
 }
 
-/* Failing here is told on the next turn, by the retry timer: callers of layer_use() are not called back from inside. */
-static void on_stillborn(struct ev_loop *ev, struct ev_timer *w, int revents)
+/* One worker per turn of the loop: starting three at once held it for 20 ms. */
+static void on_kick(struct ev_loop *ev, struct ev_timer *w, int revents)
 {
-    struct layer *l = w->data;
-    struct err e = l->err;
+    struct layers *ls = w->data;
+    struct err e = ERR_INIT;
+    struct layer *l, *next = NULL;
 
     (void)ev;
     (void)revents;
-    fail(l, &e);
+    list_each(l, &ls->live, struct layer, link)
+        if (!next && l->state == LAYER_QUEUED)
+            next = l;
+    l = next;
+    if (!l || ls->transfers >= ls->o.max_transfers)
+        return;
+    loop_name(ls->o.loop, "start layer");
+    ls->transfers++;
+    l->state = LAYER_RUNNING;
+    l->number = ls->o.new_number(ls->o.ctx);
+    l->progress_ms = clock_mono_ms();
+    run_queue(ls);
+    if (start_worker(l, &e) < 0 || start_get(l, &e) < 0)
+        fail(l, &e);
 }
 
+/* Callers are not called back from inside: what is queued starts on a turn of its own. */
 static void run_queue(struct layers *ls)
 {
-    struct layer *l;
-
-    list_each(l, &ls->live, struct layer, link) {
-        struct err e = ERR_INIT;
-
-        if (l->state != LAYER_QUEUED)
-            continue;
-        if (ls->transfers >= ls->o.max_transfers)
-            return;
-        ls->transfers++;
-        l->state = LAYER_RUNNING;
-        l->number = ls->o.new_number(ls->o.ctx);
-        l->progress_ms = clock_mono_ms();
-        if (start_worker(l, &e) < 0 || start_get(l, &e) < 0) {
-            l->err = e;
-            ev_set_cb(&l->retry, on_stillborn);
-            ev_timer_set(&l->retry, 0, 0);
-            ev_timer_start(loop_ev(ls->o.loop), &l->retry);
-        }
-    }
+    if (ev_is_active(&ls->kick))
+        return;
+    ev_timer_set(&ls->kick, 0, 0);
+    ev_timer_start(loop_ev(ls->o.loop), &ls->kick);
 }
 
 void layer_finish(struct layer_use *u, const uint64_t *lowers, size_t n)

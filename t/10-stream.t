@@ -793,6 +793,37 @@ def test_forward():
         e.l.close()
 
 
+# --- patience
+
+def test_patience():
+    before = server.counts()
+    server.say("patience 30 100000 100000")
+    urls = [offer("o", "x") for _ in range(3)]
+    wait_until(lambda: server.counts()["expired"] == before["expired"] + 3, "tokens to expire")
+    is_(Http(urls[0], *UP, "X-Stream-Protocol-Version: " + V4).status, 404, "an expired token: 404")
+    server.say("patience 100000 30 100000")
+    s = Spdy(offer("io", "cat"))
+    s.streams("error", "stdin")
+    s.all()
+    is_(server.counts()["expired"], before["expired"] + 4, "a client that does not open its streams in time is dropped")
+    s.close()
+    s = Spdy(forward(), PF)
+    e = s.open(("streamtype", "error"), ("port", "80"), ("requestid", "1"))
+    d = s.open(("streamtype", "data"), ("port", "80"), ("requestid", "2"))
+    s.until(lambda: e in s.ended and d in s.reset)
+    is_(s.data[e], b"the other stream of this connection did not come in time", "half a forwarded connection is told")
+    s.close()
+    rest("the session to end")
+    server.say("patience 100000 100000 50")
+    gone = server.counts()["gone"]
+    s = Spdy(offer("io", "cat"))
+    err, i, o = s.streams("error", "stdin", "stdout")
+    s.all()
+    is_(server.counts()["gone"], gone + 1, "an idle session is ended")
+    s.close()
+    server.say("patience 60000 30000 14400000")
+
+
 # --- garbage
 
 def test_fuzz(seed=7, count=300):
@@ -853,6 +884,7 @@ def main():
     test_ws()
     test_forward()
     test_pressure()
+    test_patience()
     test_fuzz()
     wait_until(lambda: server.counts()["sessions"] == 0, "all sessions to end")
     c = server.counts()

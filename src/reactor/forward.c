@@ -14,7 +14,6 @@
 
 enum {
     FORWARDS_MAX = 250,
-    PAIR_MS = 30000,
     Q_HIGH = 256 * 1024,
     Q_LOW = 64 * 1024,
     READ_POD = 32 * 1024
@@ -269,7 +268,7 @@ static struct fwd *fwd_new(struct session *s, int port)
     f->fd = -1;
     ev_io_init(&f->rd, on_pod_readable, -1, EV_READ);
     ev_io_init(&f->wr, on_pod_writable, -1, EV_WRITE);
-    ev_timer_init(&f->pair, on_pair, PAIR_MS / 1000., 0.);
+    ev_timer_init(&f->pair, on_pair, (double)s->server->patience.open_ms / 1000., 0.);
     f->rd.data = f->wr.data = f->pair.data = f;
     list_add_tail(&s->forwards, &f->link);
     s->n_forwards++;

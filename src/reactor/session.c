@@ -287,7 +287,7 @@ static void on_setup(struct ev_loop *ev, ev_timer *w, int revents)
 static void on_idle(struct ev_loop *ev, ev_timer *w, int revents)
 {
     struct session *s = w->data;
-    int64_t left = s->active_ms + STREAM_IDLE_MS - clock_mono_ms();
+    int64_t left = s->active_ms + s->server->patience.idle_ms - clock_mono_ms();
 
     (void)ev;
     (void)revents;
@@ -380,9 +380,9 @@ struct session *session_new(struct stream_server *server, struct offer *o, const
     session_active(s);
     s->conn = conn_new(server->loop, fd, &ev);
     make_mux(s);
-    start_timer(s, &s->idle, STREAM_IDLE_MS);
+    start_timer(s, &s->idle, server->patience.idle_ms);
     if (!forward && p->form == FORM_SPDY)
-        start_timer(s, &s->setup, STREAM_OPEN_MS);
+        start_timer(s, &s->setup, server->patience.open_ms);
     else if (!forward)
         begin_ws(s);
     else

@@ -105,7 +105,7 @@ int stream_offer(struct stream_server *s, const struct stream_offer *so, char **
     for (size_t i = 0; i < so->n_ports; i++)
         o->ports[i] = so->ports[i];
     o->o.ports = o->ports;
-    o->expires_ms = clock_mono_ms() + STREAM_TOKEN_MS;
+    o->expires_ms = clock_mono_ms() + s->patience.token_ms;
     make_token(o->token);
     list_add_tail(&s->offers, &o->link);
     s->n_offers++;
@@ -345,6 +345,8 @@ int stream_listen(struct loop *l, const char *address, int port, struct stream_s
         return err_note(err, "streaming server");
     s = mem_new(struct stream_server);
     s->loop = l;
+    s->patience =
+        (struct stream_patience){ .token_ms = 60000, .open_ms = 30000, .idle_ms = 4 * 3600000 };
     list_init(&s->offers);
     list_init(&s->sessions);
     list_init(&s->dead);

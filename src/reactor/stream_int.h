@@ -10,13 +10,14 @@
 #include "reactor/stream.h"
 #include "str.h"
 
-enum {
-    STREAM_OPEN_MS = 30000,
-    STREAM_TOKEN_MS = 60000,
-    STREAM_DRAIN_MS = 2000,
-    STREAM_PORTS_MAX = 64
+enum { STREAM_DRAIN_MS = 2000, STREAM_PORTS_MAX = 64 };
+
+/* How long things may take; the tests have less patience. */
+struct stream_patience {
+    int64_t token_ms;                /* an offer waits for its client */
+    int64_t open_ms;                 /* the client opens its streams, or the second of a pair */
+    int64_t idle_ms;                 /* nothing moves */
 };
-#define STREAM_IDLE_MS (4 * 3600 * 1000)
 
 enum proto_form { FORM_SPDY, FORM_WS, FORM_TUNNEL };
 
@@ -43,6 +44,7 @@ struct stream_server {
     size_t n_sessions;               /* and those that are being upgraded */
     ev_timer reaper;
     bool closing;
+    struct stream_patience patience;
 };
 
 struct offer {                       /* under a token, then in a session */

@@ -5,6 +5,7 @@
  *   exec|attach FLAGS COMMAND   FLAGS of i o e t (t: tty), or -; a URL
  *                               attach: the end is a success without a code
  *   forward PORT...             a URL
+ *   patience T O I              ms for tokens, for opening streams, for idling
  *   counts                      what the handlers were told
  *   quit */
 #include "tap.h"
@@ -14,6 +15,7 @@
 #include "reactor/child.h"
 #include "reactor/loop.h"
 #include "reactor/stream.h"
+#include "reactor/stream_int.h"
 #include "str.h"
 
 #include <errno.h>
@@ -205,6 +207,12 @@ static void command(char *s)
         printf("{\"begun\":%d,\"gone\":%d,\"expired\":%d,\"exits\":%d,\"dials\":%d,\"sessions\":%"
                "zu,\"fds\":%d}\n",
                n_begun, n_gone, n_expired, n_exits, n_dials, stream_sessions(server), fds);
+    } else if (strcmp(verb, "patience") == 0) {
+        rest = strtok(NULL, "");
+        server->patience.token_ms = strtol(rest, &rest, 10);
+        server->patience.open_ms = strtol(rest, &rest, 10);
+        server->patience.idle_ms = strtol(rest, &rest, 10);
+        puts("patient");
     } else if (strcmp(verb, "close") == 0) {     /* the pod stops */
         if (forward_session) {
             session_close(forward_session);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ListImages, StreamImages, ImageStatus, RemoveImage, ImageFsInfo (CRI.md 5). A list is joined from entries that each
- * image keeps encoded until its record changes. */
+/* ListImages, StreamImages, ImageStatus, RemoveImage, ImageFsInfo (CRI.md 5). A list is joined from
+ * entries that each image keeps encoded until its record changes. */
 #include "handlers/rpcs.h"
 
 #include "handlers/info.h"
@@ -16,7 +16,8 @@
 enum { STREAM_BATCH = 64 };          /* images in one message of StreamImages */
 
 /* config.User up to the colon: a number, or a name; neither when empty (root). */
-static void fill_user(const char *user, Runtime__V1__Image *m, Runtime__V1__Int64Value *uid, struct pool *pool)
+static void fill_user(const char *user, Runtime__V1__Image *m, Runtime__V1__Int64Value *uid,
+                      struct pool *pool)
 {
     size_t n = strcspn(user, ":");
     char *s = pool_alloc(pool, n + 1), *end;
@@ -148,7 +149,8 @@ static void stream_next(struct rpc *rpc, void *arg)
         images_each(s->h->images, stream_one, s);
         if (s->n && rpc_send_bytes(rpc, s->batch.p, s->batch.len) < 0) {
             str_free(&s->batch);
-            return;                  /* the same again when the queue has run empty; after EMSGSIZE it has ended */
+            /* the same again when the queue has run empty; after EMSGSIZE it has ended */
+            return;
         }
         str_free(&s->batch);
         memcpy(s->after, s->last, sizeof s->after);
@@ -210,8 +212,9 @@ void handle_image_status(struct rpc *rpc, const ProtobufCMessage *req, void *ctx
         reply.image = &m;
         if (q->verbose) {
             reply.info = pool_alloc(&pool, sizeof(void *));
-            reply.info[reply.n_info++] = info_entry(&pool, &runtime__v1__image_status_response__info_entry__descriptor,
-                                                    "info", image_info(i, &pool));
+            reply.info[reply.n_info++] =
+                info_entry(&pool, &runtime__v1__image_status_response__info_entry__descriptor,
+                           "info", image_info(i, &pool));
         }
     }
     rpc_ok(rpc, &reply.base);
@@ -284,7 +287,8 @@ void handle_image_fs_info(struct rpc *rpc, const ProtobufCMessage *req, void *ct
     Runtime__V1__ImageFsInfoResponse reply = RUNTIME__V1__IMAGE_FS_INFO_RESPONSE__INIT;
     Runtime__V1__FilesystemUsage usage = RUNTIME__V1__FILESYSTEM_USAGE__INIT, *list[] = { &usage };
     Runtime__V1__FilesystemIdentifier fs = RUNTIME__V1__FILESYSTEM_IDENTIFIER__INIT;
-    Runtime__V1__UInt64Value bytes = RUNTIME__V1__UINT64_VALUE__INIT, inodes = RUNTIME__V1__UINT64_VALUE__INIT;
+    Runtime__V1__UInt64Value bytes = RUNTIME__V1__UINT64_VALUE__INIT,
+                             inodes = RUNTIME__V1__UINT64_VALUE__INIT;
     struct handlers *h = ctx;
 
     (void)req;

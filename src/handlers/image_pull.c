@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* PullImage (CRI.md 5, 13): the same reference with the same credentials while one runs is one pull with more waiters.
- * The reply leaves when records are on disk. When the last waiter is gone the pull is dropped, its transfers with
- * it unless another pull shares them; once it is being recorded it is not stopped any more.
+/* PullImage (CRI.md 5, 13): the same reference with the same credentials while one runs is one pull
+ * with more waiters. The reply leaves when records are on disk. When the last waiter is gone the
+ * pull is dropped, its transfers with it unless another pull shares them; once it is being recorded
+ * it is not stopped any more.
  *
- * The result is always recorded in memory first, in the callback of the pull (pull.h asks for that), then committed. */
+ * The result is always recorded in memory first, in the callback of the pull (pull.h asks for
+ * that), then committed. */
 #include "handlers/rpcs.h"
 
 #include "handlers/image_puller.h"
@@ -38,7 +40,8 @@ static void image_pull_free(struct image_pull *p)
 
 static void fail(struct image_pull *p, const struct err *err)
 {
-    log_error("op=pull image='%s' took_ms=%lld err='%s'", p->ref, (long long)(clock_mono_ms() - p->started_ms), err->text);
+    log_error("op=pull image='%s' took_ms=%lld err='%s'", p->ref,
+              (long long)(clock_mono_ms() - p->started_ms), err->text);
     waiters_fail(&p->waiters, err);
     image_pull_free(p);
 }
@@ -49,7 +52,8 @@ static void on_none(void *arg, enum rpc_gone why)
 
     if (!p->pull)
         return;                      /* being recorded: it ends as an image */
-    log_info("op=pull image='%s' took_ms=%lld err='%s'", p->ref, (long long)(clock_mono_ms() - p->started_ms),
+    log_info("op=pull image='%s' took_ms=%lld err='%s'", p->ref,
+             (long long)(clock_mono_ms() - p->started_ms),
              why == RPC_DEADLINE ? "deadline exceeded" : "cancelled by the client");
     pull_cancel(p->pull);
     image_pull_free(p);
@@ -84,7 +88,8 @@ static void on_committed(void *arg, const struct err *err)
     image_pull_free(p);
 }
 
-static int record(struct image_pull *p, const struct pull_result *r, struct store_batch *b, struct err *err)
+static int record(struct image_pull *p, const struct pull_result *r, struct store_batch *b,
+                  struct err *err)
 {
     struct handlers *h = p->h;
     Cricket__State__Image *rec = image_record(r, p->runtime_handler, err);
@@ -128,7 +133,8 @@ static void on_pulled(void *arg, const struct pull_result *r, const struct err *
 }
 
 /* Secrets make a request another one, but are not kept for that. */
-static char *make_key(const char *normal, const char *runtime_handler, const Runtime__V1__AuthConfig *a)
+static char *make_key(const char *normal, const char *runtime_handler,
+                      const Runtime__V1__AuthConfig *a)
 {
     char hash[DIGEST_MAX] = "";
 
@@ -167,7 +173,8 @@ void handle_pull_image(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
         rpc_fail(rpc, GRPC_INVALID_ARGUMENT, "PullImage: no image named");
         return;
     }
-    if (handler_check(h, q->image->runtime_handler, &err) < 0 || ref_parse(q->image->image, &ref, &err) < 0) {
+    if (handler_check(h, q->image->runtime_handler, &err) < 0 ||
+        ref_parse(q->image->image, &ref, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }
@@ -179,8 +186,9 @@ void handle_pull_image(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
         return;
     }
     if (q->auth)
-        auth = (struct pull_auth){ q->auth->username,       q->auth->password,       q->auth->auth,
-                                   q->auth->server_address, q->auth->identity_token, q->auth->registry_token };
+        auth = (struct pull_auth){ q->auth->username,       q->auth->password,
+                                   q->auth->auth,           q->auth->server_address,
+                                   q->auth->identity_token, q->auth->registry_token };
     p = mem_new(struct image_pull);
     p->h = h;
     p->key = take_ptr(key);

@@ -112,7 +112,8 @@ void image_puller_free(struct handlers *h)
     h->hosts = NULL;
 }
 
-/* --- records: put together in a pool, then copied as a whole, so that free_unpacked() suits them */
+/* --- records: put together in a pool, then copied as a whole, so that free_unpacked() suits them
+ */
 
 static char *member(struct pool *p, const json_t *o, const char *key)
 {
@@ -172,7 +173,8 @@ static void fill_annotations(struct pool *p, char *const *kv, Cricket__State__Im
     }
 }
 
-Cricket__State__Image *image_record(const struct pull_result *r, const char *runtime_handler, struct err *err)
+Cricket__State__Image *image_record(const struct pull_result *r, const char *runtime_handler,
+                                    struct err *err)
 {
     Cricket__State__Image rec = CRICKET__STATE__IMAGE__INIT;
     Cricket__State__ImageConfig config = CRICKET__STATE__IMAGE_CONFIG__INIT;

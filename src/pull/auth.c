@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Order for a Bearer challenge: with a secret POST to the realm as oauth2 wants it, and where the token server does not know that
- * (400, 401, 404, 405) GET with Basic; without a secret GET. Docker's and most others' servers know one of the two.
+/* Order for a Bearer challenge: with a secret POST to the realm as oauth2 wants it, and where the
+ * token server does not know that (400, 401, 404, 405) GET with Basic; without a secret GET.
+ * Docker's and most others' servers know one of the two.
  *
- * The realm is named by the registry, which is trusted with the credentials anyway; but a registry asked over TLS may
- * not have them sent over plain HTTP. */
+ * The realm is named by the registry, which is trusted with the credentials anyway; but a registry
+ * asked over TLS may not have them sent over plain HTTP. */
 #include "pull/auth.h"
 
 #include "list.h"
@@ -91,8 +92,8 @@ static int decode_auth(const char *b64, char **user, char **password)
     return 0;
 }
 
-int creds_set(struct creds *c, const char *user, const char *password, const char *auth, const char *identity_token,
-              const char *registry_token, struct err *err)
+int creds_set(struct creds *c, const char *user, const char *password, const char *auth,
+              const char *identity_token, const char *registry_token, struct err *err)
 {
     memset(c, 0, sizeof *c);
     if (!str_empty(user)) {
@@ -294,7 +295,8 @@ static void cache_put(struct auth *a, const char *key, const char *header, int64
     a->n_cache++;
 }
 
-const char *auth_cached(struct auth *a, const struct endpoint *e, const char *path, const struct creds *c)
+const char *auth_cached(struct auth *a, const struct endpoint *e, const char *path,
+                        const struct creds *c)
 {
     auto_free char *key = cache_key(e, path, c);
     struct cached *x = cache_find(a, key);
@@ -334,7 +336,8 @@ void auth_cancel(struct auth_req *r)
     auth_req_free(r);
 }
 
-static void finish(struct auth_req *r, const char *header, const struct err *err, enum http_fault fault)
+static void finish(struct auth_req *r, const char *header, const struct err *err,
+                   enum http_fault fault)
 {
     r->fn(r->arg, header, err, fault);
     auth_req_free(r);
@@ -427,7 +430,8 @@ static void on_done(void *arg, const struct http_result *res)
         if (res->err)
             err_set(&err, res->err->code, "token server %s: %s", r->realm, res->err->text);
         else
-            err_set(&err, -EMSGSIZE, "token server %s: reply longer than %d bytes", r->realm, TOKEN_REPLY_MAX);
+            err_set(&err, -EMSGSIZE, "token server %s: reply longer than %d bytes", r->realm,
+                    TOKEN_REPLY_MAX);
         finish(r, NULL, &err, res->fault);
         return;
     }
@@ -481,30 +485,35 @@ static int ask(struct auth_req *r, struct err *err)
 }
 
 int auth_start(struct auth *a, const struct endpoint *e, const char *path, const struct creds *c,
-               const struct challenge *ch, auth_fn fn, void *arg, char **ret_header, struct auth_req **ret,
-               struct err *err)
+               const struct challenge *ch, auth_fn fn, void *arg, char **ret_header,
+               struct auth_req **ret, struct err *err)
 {
     auto_free char *host = NULL;
     struct auth_req *r;
     int q;
 
     if (!ch->bearer && !ch->basic)
-        return err_set(err, -EACCES, "authorization failed: %s asks for a scheme that is neither Basic nor Bearer",
-                       e->host);
+        return err_set(
+            err, -EACCES,
+            "authorization failed: %s asks for a scheme that is neither Basic nor Bearer", e->host);
     if (!ch->bearer) {
         auto_free char *key = cache_key(e, path, c);
 
         if (!c->user)
-            return err_set(err, -EACCES, "authorization failed: %s wants a user name and a password", e->host);
+            return err_set(err, -EACCES,
+                           "authorization failed: %s wants a user name and a password", e->host);
         *ret_header = basic_header(c);
         cache_put(a, key, *ret_header, BASIC_LIFE_S);
         return 0;
     }
     host = ch->realm ? url_host(ch->realm) : NULL;
     if (!host)
-        return err_set(err, -EACCES, "authorization failed: %s names no usable token server", e->host);
+        return err_set(err, -EACCES, "authorization failed: %s names no usable token server",
+                       e->host);
     if (e->tls && str_starts(ch->realm, "http://") && !creds_empty(c))
-        return err_set(err, -EACCES, "authorization failed: %s wants the credentials sent over plain HTTP", e->host);
+        return err_set(err, -EACCES,
+                       "authorization failed: %s wants the credentials sent over plain HTTP",
+                       e->host);
     r = mem_new(struct auth_req);
     r->auth = a;
     r->fn = fn;

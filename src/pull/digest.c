@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Digests of what is small enough for the daemon (manifests, configs), by libcrypto. Layers are hashed by the worker. */
+/* Digests of what is small enough for the daemon (manifests, configs), by libcrypto. Layers are
+ * hashed by the worker. */
 #include "pull/digest.h"
 
 #include "mem.h"

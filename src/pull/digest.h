@@ -8,7 +8,8 @@
 
 enum { DIGEST_MAX = 7 + 128 + 1 };   /* "sha512:" + hex + NUL */
 
-/* One that can be verified: sha256, sha384 or sha512 and as many lower-case hex digits as it has. */
+/* One that can be verified: sha256, sha384 or sha512 and as many lower-case hex digits as it has.
+ */
 bool digest_valid(const char *s);
 
 struct digest;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* reg_fetch(): a manifest or a config, whole in memory, hashed as it arrives, verified, tried again when the
- * connection breaks or the registry asks us to wait. */
+/* reg_fetch(): a manifest or a config, whole in memory, hashed as it arrives, verified, tried again
+ * when the connection breaks or the registry asks us to wait. */
 #include "pull/registry.h"
 
 #include "log.h"
@@ -74,8 +74,8 @@ static int on_head(void *arg, const char *type, int64_t total)
         f->type[strcspn(f->type, "; \t")] = '\0';
     }
     if (total > (int64_t)f->max)
-        return err_set(&f->err, -EMSGSIZE, "%s: %s: %lld bytes, more than %zu", repo_name(f->repo), f->what,
-                       (long long)total, f->max);
+        return err_set(&f->err, -EMSGSIZE, "%s: %s: %lld bytes, more than %zu", repo_name(f->repo),
+                       f->what, (long long)total, f->max);
     return 0;
 }
 
@@ -84,7 +84,8 @@ static int on_data(void *arg, const void *p, size_t n)
     struct reg_fetch *f = arg;
 
     if (f->doc.len + n > f->max)
-        return err_set(&f->err, -EMSGSIZE, "%s: %s: more than %zu bytes", repo_name(f->repo), f->what, f->max);
+        return err_set(&f->err, -EMSGSIZE, "%s: %s: more than %zu bytes", repo_name(f->repo),
+                       f->what, f->max);
     digest_add(f->hash, p, n);
     str_add(&f->doc, p, n);
     return 0;
@@ -96,11 +97,13 @@ static void on_done(void *arg, enum reg_outcome o, const struct err *err, int64_
     char got[DIGEST_MAX];
 
     f->get = NULL;
-    if (o == REG_AGAIN && strncmp(err->text, "RegistryUnavailable", strlen("RegistryUnavailable")) != 0 &&
+    if (o == REG_AGAIN &&
+        strncmp(err->text, "RegistryUnavailable", strlen("RegistryUnavailable")) != 0 &&
         ++f->tries < TRIES && wait_ms <= WAIT_MAX_MS) {
         int64_t ms = wait_ms > 0 ? wait_ms : RETRY_MS << f->tries;
 
-        log_debug("op=pull image='%s' step=retry wait_ms=%lld err='%s'", repo_name(f->repo), (long long)ms, err->text);
+        log_debug("op=pull image='%s' step=retry wait_ms=%lld err='%s'", repo_name(f->repo),
+                  (long long)ms, err->text);
         ev_timer_set(&f->retry, (double)ms / 1000, 0);
         ev_timer_start(loop_ev(f->loop), &f->retry);
         return;
@@ -114,7 +117,8 @@ static void on_done(void *arg, enum reg_outcome o, const struct err *err, int64_
     digest_end(f->hash, got);
     f->hash = digest_free(f->hash);
     if (f->digest && strcmp(got, f->digest) != 0) {
-        err_set(&f->err, -EBADMSG, "%s: %s: wrong content: its digest is %s", repo_name(f->repo), f->what, got);
+        err_set(&f->err, -EBADMSG, "%s: %s: wrong content: its digest is %s", repo_name(f->repo),
+                f->what, got);
         fail(f, &f->err);
         return;
     }
@@ -148,9 +152,9 @@ static void on_retry(struct ev_loop *ev, struct ev_timer *w, int revents)
         fail(f, &f->err);
 }
 
-int reg_fetch_start(struct registry *g, struct loop *l, struct repo *repo, enum reg_kind kind, const char *what,
-                    const char *digest, size_t max, int64_t stall_ms, reg_fetch_fn fn, void *arg,
-                    struct reg_fetch **ret, struct err *err)
+int reg_fetch_start(struct registry *g, struct loop *l, struct repo *repo, enum reg_kind kind,
+                    const char *what, const char *digest, size_t max, int64_t stall_ms,
+                    reg_fetch_fn fn, void *arg, struct reg_fetch **ret, struct err *err)
 {
     struct reg_fetch *f = mem_new(struct reg_fetch);
     int r;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The origin of a domain is the domain itself over HTTPS, with two exceptions: the default domain is served by its registry-1
- * host, and a loopback registry speaks plain HTTP unless TLS is configured for it. Mirrors go first. A mirror learns
- * from ?ns= which registry is meant, since one mirror may stand for many. */
+/* The origin of a domain is the domain itself over HTTPS, with two exceptions: the default domain
+ * is served by its registry-1 host, and a loopback registry speaks plain HTTP unless TLS is
+ * configured for it. Mirrors go first. A mirror learns from ?ns= which registry is meant, since one
+ * mirror may stand for many. */
 #include "pull/hosts.h"
 
 #include "mem.h"
@@ -51,7 +52,8 @@ static bool config_matches(const struct hosts_config *c, const char *host)
 
     if (strcasecmp(c->host, host) == 0)
         return true;
-    h = url_host(c->host);                   /* "https://registry.example:5000" is accepted as well */
+    /* "https://registry.example:5000" is accepted as well */
+    h = url_host(c->host);
     return h && strcasecmp(h, host) == 0;
 }
 
@@ -68,8 +70,8 @@ static bool config_wants_tls(const struct hosts_config *c)
     return c && (c->ca_file || c->cert_file || c->key_file || c->insecure_skip_verify);
 }
 
-static int add_mirror(const struct hosts *h, const char *domain, const char *url, struct endpoint *e,
-                      struct err *err)
+static int add_mirror(const struct hosts *h, const char *domain, const char *url,
+                      struct endpoint *e, struct err *err)
 {
     auto_free char *full = NULL;
     const char *path;
@@ -134,7 +136,8 @@ int hosts_endpoints(const struct hosts *h, const char *domain, struct endpoint *
     }
     add_origin(h, domain, &e[n]);
     for (size_t i = 0; i < n; i++)
-        if (strcmp(e[i].base, e[n].base) == 0) {   /* listed among its mirrors, where the admin wants it */
+        /* listed among its mirrors, where the admin wants it */
+        if (strcmp(e[i].base, e[n].base) == 0) {
             free(e[n].base);
             free(e[n].host);
             memset(&e[n], 0, sizeof e[n]);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which hosts answer for a registry: mirrors in order, then the origin; plain HTTP, TLS files and credentials per host.
- * Shaped like k3s's registries.yaml. Built by the caller from the configuration; read only here. */
+/* Which hosts answer for a registry: mirrors in order, then the origin; plain HTTP, TLS files and
+ * credentials per host. Shaped like k3s's registries.yaml. Built by the caller from the
+ * configuration; read only here. */
 #ifndef CRICKET_HOSTS_H
 #define CRICKET_HOSTS_H
 
@@ -32,12 +33,14 @@ struct hosts {
 struct endpoint {
     char *base;                      /* "https://registry-1.docker.io/v2": no slash at the end */
     char *host;                      /* host[:port] of it */
-    char *ns;                        /* the domain asked for, NULL for the origin itself: sent as ?ns= */
+    /* the domain asked for, NULL for the origin itself: sent as ?ns= */
+    char *ns;
     bool tls;
     const struct hosts_config *config;   /* or NULL; belongs to struct hosts */
 };
 
-/* The endpoints of a domain, in the order to try them; at least one. Fails only for a bad mirror URL. */
+/* The endpoints of a domain, in the order to try them; at least one. Fails only for a bad mirror
+ * URL. */
 int hosts_endpoints(const struct hosts *h, const char *domain, struct endpoint **ret, size_t *ret_n,
                     struct err *err);
 struct endpoint *endpoints_free(struct endpoint *e, size_t n);
@@ -46,7 +49,8 @@ struct endpoint *endpoints_free(struct endpoint *e, size_t n);
 const struct hosts_config *hosts_config_find(const struct hosts *h, const char *host);
 /* localhost, 127.0.0.0/8 or ::1, with or without a port. */
 bool host_is_loopback(const char *host);
-/* "https://host:5000/path?x" -> "host:5000"; NULL if it is not http or https, or has no host. Caller frees. */
+/* "https://host:5000/path?x" -> "host:5000"; NULL if it is not http or https, or has no host.
+ * Caller frees. */
 char *url_host(const char *url);
 
 #endif

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libcurl on libev. curl says which sockets it waits for and when it wants to be woken; each of these is
- * one watcher. Results are collected after curl has returned, never from inside its callbacks, so that `done` may
- * start and cancel requests freely.
+/* libcurl on libev. curl says which sockets it waits for and when it wants to be woken; each of
+ * these is one watcher. Results are collected after curl has returned, never from inside its
+ * callbacks, so that `done` may start and cancel requests freely.
  *
- * Resolving a name does not block: Debian's libcurl has the threaded resolver (checked when it is loaded), and
- * QUICK_EXIT keeps curl from waiting for such a thread when a request is dropped. HTTP/1.1 only: with HTTP/2 a paused
- * layer would be buffered by curl, many megabytes each, instead of by the sender.
- * An idle client owns nothing: connections and TLS caches go after a while. */
+ * Resolving a name does not block: Debian's libcurl has the threaded resolver (checked when it is
+ * loaded), and QUICK_EXIT keeps curl from waiting for such a thread when a request is dropped.
+ * HTTP/1.1 only: with HTTP/2 a paused layer would be buffered by curl, many megabytes each, instead
+ * of by the sender. An idle client owns nothing: connections and TLS caches go after a while. */
 #include "pull/http.h"
 
 #include "config.h"
@@ -61,7 +61,8 @@ static void collect(struct http *h);
 static void on_socket(struct ev_loop *ev, struct ev_io *w, int revents)
 {
     struct http *h = w->data;
-    int mask = (revents & EV_READ ? CURL_CSELECT_IN : 0) | (revents & EV_WRITE ? CURL_CSELECT_OUT : 0);
+    int mask =
+        (revents & EV_READ ? CURL_CSELECT_IN : 0) | (revents & EV_WRITE ? CURL_CSELECT_OUT : 0);
     int running;
 
     (void)ev;
@@ -383,8 +384,9 @@ static void on_stall(struct ev_loop *ev, struct ev_timer *w, int revents)
 
 static void set_tls(CURL *e, const struct hosts_config *c, const char *host)
 {
-    /* The system's certificates by their hashed directory, where libcurl was built with one: only those needed are
-     * read, while the bundle file would be parsed whole, on the loop. A host's own CA file adds to them. */
+    /* The system's certificates by their hashed directory, where libcurl was built with one: only
+     * those needed are read, while the bundle file would be parsed whole, on the loop. A host's own
+     * CA file adds to them. */
     if ((c && c->ca_file) || curl_version_info(CURLVERSION_NOW)->capath)
         curl_easy_setopt(e, CURLOPT_CAINFO, c && c->ca_file ? c->ca_file : NULL);
     curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP requests on the loop: libcurl's multi interface driven by its socket and timer callbacks. One struct http
- * per puller, one struct http_req per request. Nothing here knows registries; redirects and credentials are the
- * caller's, since each host has its own TLS files. See libcurl-multi(3). */
+/* HTTP requests on the loop: libcurl's multi interface driven by its socket and timer callbacks.
+ * One struct http per puller, one struct http_req per request. Nothing here knows registries;
+ * redirects and credentials are the caller's, since each host has its own TLS files. See
+ * libcurl-multi(3). */
 #ifndef CRICKET_HTTP_H
 #define CRICKET_HTTP_H
 
@@ -50,7 +51,8 @@ struct http_spec {
     const struct hosts_config *config;   /* TLS files, or NULL */
     /* The header is complete. Negative: abort (HTTP_REFUSED). May be NULL. */
     int (*head)(void *arg, const struct http_head *h);
-    /* n bytes of body: all taken, or HTTP_PAUSE (none; offered again after http_resume), or negative: abort. */
+    /* n bytes of body: all taken, or HTTP_PAUSE (none; offered again after http_resume), or
+     * negative: abort. */
     int (*data)(void *arg, const void *p, size_t n);
     /* Once, not from inside http_start; the request is freed right after. */
     void (*done)(void *arg, const struct http_result *r);
@@ -61,11 +63,13 @@ enum { HTTP_PAUSE = 1 };
 
 struct http *http_new(struct loop *l);
 struct http *http_free(struct http *h);          /* cancels whatever runs */
-int http_start(struct http *h, const struct http_spec *spec, struct http_req **ret, struct err *err);
+int http_start(struct http *h, const struct http_spec *spec, struct http_req **ret,
+               struct err *err);
 void http_resume(struct http_req *r);            /* data() may be called from inside */
 /* The done callback does not come. Not from inside head() or data(). */
 void http_cancel(struct http_req *r);
-/* A header of the response, NULL if it has no `index`-th of this name; valid until the next call. Inside head() and done(). */
+/* A header of the response, NULL if it has no `index`-th of this name; valid until the next call.
+ * Inside head() and done(). */
 const char *http_header(struct http_req *r, const char *name, size_t index);
 
 #endif

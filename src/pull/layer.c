@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes go socket -> pipe -> worker without a copy in between but the one curl makes. When the pipe is full the
- * transfer pauses and the sender's TCP window closes: a slow disk slows the registry, not the daemon's memory.
- * A transfer that breaks or stalls goes on by Range at the byte where it stopped, into the same worker. */
+/* Bytes go socket -> pipe -> worker without a copy in between but the one curl makes. When the pipe
+ * is full the transfer pauses and the sender's TCP window closes: a slow disk slows the registry,
+ * not the daemon's memory. A transfer that breaks or stalls goes on by Range at the byte where it
+ * stopped, into the same worker. */
 #include "pull/layer.h"
 
 #include "list.h"
@@ -38,7 +39,8 @@ struct layer_use {
     void *arg;
     struct repo *repo;
     struct layer_want want;          /* strings of its own */
-    bool moved;                      /* left another registry's failed transfer for one of its own */
+    /* left another registry's failed transfer for one of its own */
+    bool moved;
     enum layer_state told;
 };
 
@@ -354,7 +356,8 @@ static void tell(struct layer *l)
     unwanted(l);
 }
 
-/* Those who asked another registry for the same layer are not to suffer: they get a transfer of their own. */
+/* Those who asked another registry for the same layer are not to suffer: they get a transfer of
+ * their own. */
 static void fail(struct layer *l, const struct err *err)
 {
     struct layers *ls = l->all;
@@ -432,7 +435,8 @@ static int on_head(void *arg, const char *type, int64_t total)
 
     (void)type;
     if (total >= 0 && (uint64_t)total != l->size)
-        return err_set(&l->err, -EBADMSG, "%s: layer %s: wrong content: %" PRId64 " bytes instead of %" PRIu64,
+        return err_set(&l->err, -EBADMSG,
+                       "%s: layer %s: wrong content: %" PRId64 " bytes instead of %" PRIu64,
                        repo_name(l->repo), l->digest, total, l->size);
     return 0;
 }
@@ -447,7 +451,9 @@ static int on_data(void *arg, const void *p, size_t n)
         return HTTP_PAUSE;
     }
     if (n > l->size - l->got)
-        return err_set(&l->err, -EBADMSG, "%s: layer %s: wrong content: more than the %" PRIu64 " bytes of the manifest",
+        return err_set(&l->err, -EBADMSG,
+                       "%s: layer %s: wrong content: more than the %" PRIu64
+                       " bytes of the manifest",
                        repo_name(l->repo), l->digest, l->size);
     do
         w = write(l->pipe, p, n);
@@ -478,8 +484,8 @@ static void retry(struct layer *l, const struct err *err, int64_t wait_ms)
         fail(l, &e);
         return;
     }
-    log_debug("op=pull layer=%s step=resume at=%" PRIu64 " of=%" PRIu64 " wait_ms=%lld err='%s'", l->digest, l->got,
-              l->size, (long long)ms, e.text);
+    log_debug("op=pull layer=%s step=resume at=%" PRIu64 " of=%" PRIu64 " wait_ms=%lld err='%s'",
+              l->digest, l->got, l->size, (long long)ms, e.text);
     ev_timer_set(&l->retry, (double)ms / 1000, 0);
     ev_timer_start(loop_ev(l->all->o.loop), &l->retry);
 }
@@ -497,8 +503,8 @@ static void on_got(void *arg, enum reg_outcome o, const struct err *err, int64_t
             close_pipe(l);
         run_queue(l->all);
     } else if (o == REG_OK) {
-        err_set(&e, -EIO, "%s: layer %s: the transfer ended at byte %" PRIu64 " of %" PRIu64, repo_name(l->repo),
-                l->digest, l->got, l->size);
+        err_set(&e, -EIO, "%s: layer %s: the transfer ended at byte %" PRIu64 " of %" PRIu64,
+                repo_name(l->repo), l->digest, l->got, l->size);
         retry(l, &e, wait_ms);
     } else if (o == REG_AGAIN) {
         retry(l, err, wait_ms);
@@ -571,9 +577,11 @@ static bool on_message(struct layer *l, char *msg)
     if (str_starts(msg, "fail ")) {
         long code = strtol(msg + 5, &end, 10);
 
-        err_set(&e, code > 0 && code < 4096 ? -(int)code : -EIO, "%s: layer %s:%s", repo_name(l->repo), l->digest, end);
+        err_set(&e, code > 0 && code < 4096 ? -(int)code : -EIO, "%s: layer %s:%s",
+                repo_name(l->repo), l->digest, end);
     } else {
-        err_set(&e, -EPROTO, "%s: layer %s: worker says '%.100s'", repo_name(l->repo), l->digest, msg);
+        err_set(&e, -EPROTO, "%s: layer %s: worker says '%.100s'", repo_name(l->repo), l->digest,
+                msg);
     }
     err_clean(&e);
     fail(l, &e);
@@ -632,7 +640,13 @@ static int start_worker(struct layer *l, struct err *err)
     char number[32], size[32];
     auto_fd int data_r = -1, ctl_child = -1;
     int p[2], s[2];
-    char *argv[] = { (char[]){ "cricket-worker" }, (char[]){ "unpack" }, number, l->digest, size, l->diff_id, NULL };
+    char *argv[] = { (char[]){ "cricket-worker" },
+                     (char[]){ "unpack" },
+                     number,
+                     l->digest,
+                     size,
+                     l->diff_id,
+                     NULL };
     struct child_opts o = CHILD_OPTS_INIT;
 
     snprintf(number, sizeof number, "%" PRIu64, l->number);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The media type of a document is taken from its own mediaType, else from the Content-Type, else from its members:
- * registries are careless with the header. Layer types are only looked at to refuse what cannot be unpacked;
- * the compression is found out from the bytes. */
+/* The media type of a document is taken from its own mediaType, else from the Content-Type, else
+ * from its members: registries are careless with the header. Layer types are only looked at to
+ * refuse what cannot be unpacked; the compression is found out from the bytes. */
 #include "pull/manifest.h"
 
 #include "mem.h"
@@ -38,11 +38,20 @@ struct platform platform_host(void)
     static const struct {
         const char *machine, *arch, *variant;
     } map[] = {
-        { "x86_64", "amd64", NULL },     { "aarch64", "arm64", "v8" },  { "armv8l", "arm", "v7" },
-        { "armv7l", "arm", "v7" },       { "armv6l", "arm", "v6" },     { "armv5", "arm", "v5" },
-        { "i686", "386", "" },           { "i586", "386", "" },         { "i386", "386", "" },
-        { "ppc64le", "ppc64le", "" },    { "s390x", "s390x", "" },      { "riscv64", "riscv64", "" },
-        { "loongarch64", "loong64", "" }, { "mips64", "mips64le", "" },
+        { "x86_64", "amd64", NULL },
+        { "aarch64", "arm64", "v8" },
+        { "armv8l", "arm", "v7" },
+        { "armv7l", "arm", "v7" },
+        { "armv6l", "arm", "v6" },
+        { "armv5", "arm", "v5" },
+        { "i686", "386", "" },
+        { "i586", "386", "" },
+        { "i386", "386", "" },
+        { "ppc64le", "ppc64le", "" },
+        { "s390x", "s390x", "" },
+        { "riscv64", "riscv64", "" },
+        { "loongarch64", "loong64", "" },
+        { "mips64", "mips64le", "" },
     };
     struct utsname u;
 
@@ -54,7 +63,8 @@ struct platform platform_host(void)
                     return (struct platform){ "linux", "arm", "v7" };
                 if (sizeof(void *) == 4 && strcmp(map[i].arch, "amd64") == 0)
                     return (struct platform){ "linux", "386", "" };
-                return (struct platform){ "linux", map[i].arch, map[i].variant ? map[i].variant : host_variant() };
+                return (struct platform){ "linux", map[i].arch,
+                                          map[i].variant ? map[i].variant : host_variant() };
             }
     return (struct platform){ "linux", "unknown", "" };
 }
@@ -168,15 +178,18 @@ static int check_layer(const struct descriptor *d, size_t i, struct err *err)
     const char *t = d->media_type;
 
     if (strstr(t, "+encrypted"))
-        return err_set(err, -EOPNOTSUPP, "layer %zu (%s) is encrypted: not supported", i, d->digest);
+        return err_set(err, -EOPNOTSUPP, "layer %zu (%s) is encrypted: not supported", i,
+                       d->digest);
     if (!*t || strstr(t, ".tar") || strstr(t, "layer.v1") || strstr(t, "rootfs"))
         return 0;
-    return err_set(err, -EOPNOTSUPP, "layer %zu (%s) is no file system layer: media type '%.150s'", i, d->digest, t);
+    return err_set(err, -EOPNOTSUPP, "layer %zu (%s) is no file system layer: media type '%.150s'",
+                   i, d->digest, t);
 }
 
 static int read_image(const json_t *doc, struct manifest *m, struct err *err)
 {
-    const json_t *layers = json_object_get(doc, "layers"), *ann = json_object_get(doc, "annotations"), *v;
+    const json_t *layers = json_object_get(doc, "layers"),
+                 *ann = json_object_get(doc, "annotations"), *v;
     const char *key;
     size_t n = 0;
     int r;
@@ -186,11 +199,13 @@ static int read_image(const json_t *doc, struct manifest *m, struct err *err)
     if (r < 0)
         return r;
     if (m->config.size > CONFIG_MAX)
-        return err_set(err, -EMSGSIZE, "config: %llu bytes, more than %d", (unsigned long long)m->config.size, CONFIG_MAX);
+        return err_set(err, -EMSGSIZE, "config: %llu bytes, more than %d",
+                       (unsigned long long)m->config.size, CONFIG_MAX);
     if (!json_is_array(layers))
         return err_set(err, -EBADMSG, "no list of layers");
     if (json_array_size(layers) > MANIFEST_LAYERS_MAX)
-        return err_set(err, -EMSGSIZE, "%zu layers, more than %d", json_array_size(layers), MANIFEST_LAYERS_MAX);
+        return err_set(err, -EMSGSIZE, "%zu layers, more than %d", json_array_size(layers),
+                       MANIFEST_LAYERS_MAX);
     m->layers = mem_array(json_array_size(layers), sizeof *m->layers);
     for (size_t i = 0; i < json_array_size(layers); i++) {
         char what[32];
@@ -214,7 +229,8 @@ static int read_image(const json_t *doc, struct manifest *m, struct err *err)
     return 0;
 }
 
-static int read_index(const json_t *doc, const struct platform *want, struct manifest *m, struct err *err)
+static int read_index(const json_t *doc, const struct platform *want, struct manifest *m,
+                      struct err *err)
 {
     const json_t *list = json_object_get(doc, "manifests"), *best = NULL;
     int best_rank = -1;
@@ -224,7 +240,8 @@ static int read_index(const json_t *doc, const struct platform *want, struct man
         return err_set(err, -EBADMSG, "no list of manifests");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *e = json_array_get(list, i), *p = json_object_get(e, "platform");
-        struct platform have = { get_str(p, "os"), get_str(p, "architecture"), get_str(p, "variant") };
+        struct platform have = { get_str(p, "os"), get_str(p, "architecture"),
+                                 get_str(p, "variant") };
         int rank;
 
         if (!json_is_object(p) || (!have.os[0] && !have.arch[0]))
@@ -237,8 +254,8 @@ static int read_index(const json_t *doc, const struct platform *want, struct man
         }
     }
     if (!best)
-        return err_rpc(err, GRPC_NOT_FOUND, "no match for platform %s/%s%s%s in the index", want->os, want->arch,
-                       want->variant[0] ? "/" : "", want->variant);
+        return err_rpc(err, GRPC_NOT_FOUND, "no match for platform %s/%s%s%s in the index",
+                       want->os, want->arch, want->variant[0] ? "/" : "", want->variant);
     return read_descriptor(best, "index entry", &m->chosen, err);
 }
 
@@ -269,18 +286,24 @@ int manifest_parse(const char *json, size_t len, const char *type, const struct 
     if (!*t && type)
         t = type;
     m = mem_new(struct manifest);
-    /* A document that is both (config and manifests) could be read one way by us and another way by whoever checked it. */
-    if (json_object_get(doc, "manifests") && (json_object_get(doc, "layers") || json_object_get(doc, "config")))
+    /* A document that is both (config and manifests) could be read one way by us and another way by
+     * whoever checked it. */
+    if (json_object_get(doc, "manifests") &&
+        (json_object_get(doc, "layers") || json_object_get(doc, "config")))
         r = err_set(err, -EBADMSG, "manifest: has members of an image and of an index");
-    else if (json_object_get(doc, "fsLayers") || json_integer_value(json_object_get(doc, "schemaVersion")) == 1)
-        r = err_set(err, -EOPNOTSUPP,
-                    "manifest: Docker schema 1 is not supported; push the image again with a present-day tool");
+    else if (json_object_get(doc, "fsLayers") ||
+             json_integer_value(json_object_get(doc, "schemaVersion")) == 1)
+        r = err_set(
+            err, -EOPNOTSUPP,
+            "manifest: Docker schema 1 is not supported; push the image again with a tool of "
+                    "today");
     else if (is_index(t) || (!is_image(t) && json_object_get(doc, "manifests")))
         r = read_index(doc, want, m, err);
     else if (is_image(t) || json_object_get(doc, "layers"))
         r = read_image(doc, m, err);
     else
-        r = err_set(err, -EBADMSG, "manifest: neither an image nor an index (media type '%.150s')", t);
+        r = err_set(err, -EBADMSG, "manifest: neither an image nor an index (media type '%.150s')",
+                    t);
     json_decref(doc);
     if (r < 0) {
         manifest_free(m);
@@ -290,8 +313,8 @@ int manifest_parse(const char *json, size_t len, const char *type, const struct 
     return 0;
 }
 
-int image_config_parse(const char *json, size_t len, const struct platform *want, struct image_config **ret,
-                       struct err *err)
+int image_config_parse(const char *json, size_t len, const struct platform *want,
+                       struct image_config **ret, struct err *err)
 {
     json_error_t jerr;
     json_t *doc = json_loadb(json, len, 0, &jerr), *ids;
@@ -304,7 +327,8 @@ int image_config_parse(const char *json, size_t len, const struct platform *want
         return err_set(err, -EBADMSG, "image config: %s", doc ? "not an object" : jerr.text);
     }
     ids = json_object_get(json_object_get(doc, "rootfs"), "diff_ids");
-    have = (struct platform){ get_str(doc, "os"), get_str(doc, "architecture"), get_str(doc, "variant") };
+    have = (struct platform){ get_str(doc, "os"), get_str(doc, "architecture"),
+                              get_str(doc, "variant") };
     if (have.os[0] && strcmp(have.os, want->os) != 0)
         r = err_set(err, -EOPNOTSUPP, "image config: made for operating system '%.64s'", have.os);
     else if (!json_is_array(ids) && json_object_get(doc, "rootfs"))

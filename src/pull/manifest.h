@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a registry says an image is made of: manifests and indexes, Docker's and OCI's, and the image's config. All of
- * it comes from strangers: sizes are bounded, digests must be verifiable, what is missing or odd is an error that names it. */
+/* What a registry says an image is made of: manifests and indexes, Docker's and OCI's, and the
+ * image's config. All of it comes from strangers: sizes are bounded, digests must be verifiable,
+ * what is missing or odd is an error that names it. */
 #ifndef CRICKET_MANIFEST_H
 #define CRICKET_MANIFEST_H
 
@@ -59,8 +60,8 @@ struct image_config {
 };
 
 /* Reads rootfs.diff_ids; refuses an image of another operating system. */
-int image_config_parse(const char *json, size_t len, const struct platform *want, struct image_config **ret,
-                       struct err *err);
+int image_config_parse(const char *json, size_t len, const struct platform *want,
+                       struct image_config **ret, struct err *err);
 struct image_config *image_config_free(struct image_config *c);
 
 #endif

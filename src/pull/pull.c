@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One pull, top to bottom: what the reference means now (an index leads to the manifest of our platform), the config,
- * then layers, several at once. A layer is complete when all below it are (its implied directories are made to look like
- * theirs), so layers finish in order however they arrive. */
+/* One pull, top to bottom: what the reference means now (an index leads to the manifest of our
+ * platform), the config, then layers, several at once. A layer is complete when all below it are
+ * (its implied directories are made to look like theirs), so layers finish in order however they
+ * arrive. */
 #include "pull/pull.h"
 
 #include "list.h"
@@ -22,7 +23,8 @@
 
 enum {
     PULL_MAGIC = 0x70756c6c,
-    STALLS = 5,                      /* a manifest or config that stalls is asked for again so often */
+    /* a manifest or config that stalls is asked for again so often */
+    STALLS = 5,
 };
 
 struct slot {
@@ -68,7 +70,8 @@ static struct pull *pull_of(struct op *op)
 
 static int fetch_manifest(struct pull *pl, const char *what, const char *digest, struct err *err);
 
-static void on_manifest(void *arg, const char *doc, size_t len, const char *type, const char *got, const struct err *err)
+static void on_manifest(void *arg, const char *doc, size_t len, const char *type, const char *got,
+                        const struct err *err)
 {
     struct pull *pl = arg;
     struct err e = ERR_INIT;
@@ -96,7 +99,8 @@ static void on_manifest(void *arg, const char *doc, size_t len, const char *type
     next = mem_strdup(m->chosen.digest);
     manifest_free(m);
     if (++pl->depth > MANIFEST_DEPTH_MAX)
-        err_set(&e, -ELOOP, "%s: more than %d indexes in each other", pl->ref->normal, MANIFEST_DEPTH_MAX);
+        err_set(&e, -ELOOP, "%s: more than %d indexes in each other", pl->ref->normal,
+                MANIFEST_DEPTH_MAX);
     else if (fetch_manifest(pl, next, next, &e) == 0)
         return;
     op_fail(&pl->op, &e);
@@ -104,8 +108,9 @@ static void on_manifest(void *arg, const char *doc, size_t len, const char *type
 
 static int fetch_manifest(struct pull *pl, const char *what, const char *digest, struct err *err)
 {
-    return reg_fetch_start(pl->puller->reg, pl->puller->loop, pl->repo, REG_MANIFEST, what, digest, MANIFEST_MAX,
-                           pl->puller->stall_ms / STALLS, on_manifest, pl, &pl->fetch, err);
+    return reg_fetch_start(pl->puller->reg, pl->puller->loop, pl->repo, REG_MANIFEST, what, digest,
+                           MANIFEST_MAX, pl->puller->stall_ms / STALLS, on_manifest, pl, &pl->fetch,
+                           err);
 }
 
 static int step_resolve(struct op *op, enum wake why)
@@ -120,7 +125,8 @@ static int step_resolve(struct op *op, enum wake why)
 
 /* --- config */
 
-static void on_config(void *arg, const char *doc, size_t len, const char *type, const char *got, const struct err *err)
+static void on_config(void *arg, const char *doc, size_t len, const char *type, const char *got,
+                      const struct err *err)
 {
     struct pull *pl = arg;
 
@@ -140,8 +146,9 @@ static int step_config(struct op *op, enum wake why)
 {
     struct pull *pl = pull_of(op);
     const char *digest = pl->manifest->config.digest;
-    int r = reg_fetch_start(pl->puller->reg, pl->puller->loop, pl->repo, REG_BLOB, digest, digest, CONFIG_MAX,
-                            pl->puller->stall_ms / STALLS, on_config, pl, &pl->fetch, &op->err);
+    int r = reg_fetch_start(pl->puller->reg, pl->puller->loop, pl->repo, REG_BLOB, digest, digest,
+                            CONFIG_MAX, pl->puller->stall_ms / STALLS, on_config, pl, &pl->fetch,
+                            &op->err);
 
     (void)why;
     return r < 0 ? r : op_wait(op, 0);
@@ -171,7 +178,8 @@ static int make_slots(struct pull *pl, struct err *err)
     if (r < 0)
         return err_note(err, "%s", pl->ref->normal);
     if (c->n != n) {
-        r = err_set(err, -EBADMSG, "%s: %zu layers in the manifest, %zu in the config: no container image",
+        r = err_set(err, -EBADMSG,
+                    "%s: %zu layers in the manifest, %zu in the config: no container image",
                     pl->ref->normal, n, c->n);
         image_config_free(c);
         return r;
@@ -206,7 +214,8 @@ static void start_slot(struct pull *pl, size_t i)
         .urls = pl->manifest->layers[i].urls,
     };
 
-    if (!layer_is_live(p->layers, s->out.chain_id) && p->have_layer(p->ctx, s->out.chain_id, &s->out.number)) {
+    if (!layer_is_live(p->layers, s->out.chain_id) &&
+        p->have_layer(p->ctx, s->out.chain_id, &s->out.number)) {
         s->out.had = s->held = s->complete = true;
         return;
     }
@@ -373,8 +382,8 @@ static const struct op_step pull_steps[] = {
 
 static const struct op_class pull_class = { "pull", pull_steps, NULL, on_cancel, on_end };
 
-int pull_start(struct puller *p, const char *ref, const struct pull_auth *auth, pull_done_fn done, void *arg,
-               struct pull **ret, struct err *err)
+int pull_start(struct puller *p, const char *ref, const struct pull_auth *auth, pull_done_fn done,
+               void *arg, struct pull **ret, struct err *err)
 {
     struct pull *pl = mem_new(struct pull);
     int r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The puller: connections, layers in flight, the remover, and the layer directories' garbage. A directory below l/ is a
- * layer when a record names its number; everything else is what a pull or a removal left when it was cut short. */
+/* The puller: connections, layers in flight, the remover, and the layer directories' garbage. A
+ * directory below l/ is a layer when a record names its number; everything else is what a pull or a
+ * removal left when it was cut short. */
 #include "pull/puller.h"
 
 #include "log.h"
@@ -153,10 +154,14 @@ void pull_collect(struct puller *p, bool (*keep)(void *ctx, uint64_t number), vo
                 continue;
             /* out of the way at once: its number may be given out again */
             snprintf(aside, sizeof aside, "rm-%.20s-%d", e->d_name, (int)getpid());
-            rel = mem_printf("l/%s", renameat(p->layers_fd, e->d_name, p->layers_fd, aside) == 0 ? aside : e->d_name);
+            rel = mem_printf("l/%s", renameat(p->layers_fd, e->d_name, p->layers_fd, aside) == 0
+                                         ? aside
+                                         : e->d_name);
         } else if (str_starts(e->d_name, "tmp-")) {
             snprintf(aside, sizeof aside, "rm-%.24s-%d", e->d_name, (int)getpid());
-            rel = mem_printf("l/%s", renameat(p->layers_fd, e->d_name, p->layers_fd, aside) == 0 ? aside : e->d_name);
+            rel = mem_printf("l/%s", renameat(p->layers_fd, e->d_name, p->layers_fd, aside) == 0
+                                         ? aside
+                                         : e->d_name);
         } else if (str_starts(e->d_name, "rm-")) {
             rel = mem_printf("l/%s", e->d_name);
         } else {

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The grammar of references as the distribution project has it, checked by hand in one pass from the left:
+/* The grammar of references as the distribution project has it, checked by hand in one pass from
+ * the left:
  *
  *      [domain /] component [/ component]... [:tag] [@algorithm:hex]
  *
- * What stands before the first slash is a domain only if it looks like one (a dot, a port, "localhost", or an
- * upper-case letter, which no path may have); otherwise the default domain is meant. */
+ * What stands before the first slash is a domain only if it looks like one (a dot, a port,
+ * "localhost", or an upper-case letter, which no path may have); otherwise the default domain is
+ * meant. */
 #include "pull/ref.h"
 
 #include "mem.h"
@@ -66,7 +68,8 @@ static bool path_ok(const char *s, size_t n)
     return false;
 }
 
-/* host labels of letters, digits and inner hyphens, or an IPv6 address in brackets; then an optional port */
+/* host labels of letters, digits and inner hyphens, or an IPv6 address in brackets; then an
+ * optional port */
 static bool domain_ok(const char *s, size_t n)
 {
     size_t i = 0;
@@ -165,7 +168,9 @@ int ref_parse(const char *s, struct ref **ret, struct err *err)
         return bad(err, s, "too long");
     at = strchr(s, '@');
     if (at && !digest_valid(at + 1))   /* one that cannot be verified is no use */
-        return bad(err, s, "bad digest (want sha256:, sha384: or sha512: and as many lower-case hex digits)");
+        return bad(
+            err, s,
+            "bad digest (want sha256:, sha384: or sha512: and as many lower-case hex digits)");
     name = mem_dup(s, at ? (size_t)(at - s) : strlen(s));
     colon = strrchr(name, ':');
     if (colon && !strchr(colon, '/')) {     /* behind the last slash: a tag; before it: a port */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Image references in their normal form (CRI.md 13.1): "busybox" -> docker.io / library/busybox / latest. */
+/* Image references in their normal form (CRI.md 13.1): "busybox" -> docker.io / library/busybox /
+ * latest. */
 #ifndef CRICKET_REF_H
 #define CRICKET_REF_H
 

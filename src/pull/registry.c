@@ -3,12 +3,12 @@
  * Authorization header. What a response means for the next try:
  *
  *      401            answer the challenge, same endpoint; refused again: next endpoint
- *      3xx            same endpoint, other URL; the header stays behind when scheme, host or port change
+ *      3xx            same endpoint, other URL; the header stays behind when the origin changes
  *      403, 404, 5xx, unreachable, TLS    next endpoint
- *      broken or stalled after bytes came  the caller decides (it resumes a layer where it stopped)
+ *      broken or stalled after bytes came    the caller decides (it resumes where it stopped)
  *
- * The last endpoint is the origin (or the layer's own urls): its error is the one told, except that a refusal by a mirror
- * outweighs an origin that cannot be reached. */
+ * The last endpoint is the origin (or the layer's own urls): its error is the one told, except that
+ * a refusal by a mirror outweighs an origin that cannot be reached. */
 #include "pull/registry.h"
 
 #include "list.h"
@@ -105,29 +105,35 @@ static bool address_means(const char *address, const char *domain)
 
 static int choose_creds(struct repo *r, const struct pull_auth *a, struct err *err)
 {
-    bool given = a && (!str_empty(a->username) || !str_empty(a->auth) || !str_empty(a->identity_token) ||
-                       !str_empty(a->registry_token));
+    bool given = a && (!str_empty(a->username) || !str_empty(a->auth) ||
+                       !str_empty(a->identity_token) || !str_empty(a->registry_token));
 
     for (size_t i = 0; i < r->n; i++) {
         const struct endpoint *e = &r->endpoints[i];
         const struct hosts_config *c = e->config;
-        bool mine = given && (str_empty(a->server_address) || address_means(a->server_address, r->domain) ||
-                              address_means(a->server_address, e->host));
-        bool configured = c && (!str_empty(c->username) || !str_empty(c->auth) || !str_empty(c->identity_token));
+        bool mine =
+            given && (str_empty(a->server_address) || address_means(a->server_address, r->domain) ||
+                      address_means(a->server_address, e->host));
+        bool configured =
+            c && (!str_empty(c->username) || !str_empty(c->auth) || !str_empty(c->identity_token));
         int q = 0;
 
-        /* A mirror with credentials of its own gets those; the request's are meant for the registry. */
+        /* A mirror with credentials of its own gets those; the request's are meant for the
+         * registry. */
         if (mine && !(e->ns && configured))
-            q = creds_set(&r->creds[i], a->username, a->password, a->auth, a->identity_token, a->registry_token, err);
+            q = creds_set(&r->creds[i], a->username, a->password, a->auth, a->identity_token,
+                          a->registry_token, err);
         else if (configured)
-            q = creds_set(&r->creds[i], c->username, c->password, c->auth, c->identity_token, NULL, err);
+            q = creds_set(&r->creds[i], c->username, c->password, c->auth, c->identity_token, NULL,
+                          err);
         if (q < 0)
             return err_note(err, "credentials for %s", e->host);
     }
     return 0;
 }
 
-int repo_new(struct registry *g, const struct ref *ref, const struct pull_auth *auth, struct repo **ret, struct err *err)
+int repo_new(struct registry *g, const struct ref *ref, const struct pull_auth *auth,
+             struct repo **ret, struct err *err)
 {
     struct repo *r = mem_new(struct repo);
     int q;
@@ -229,7 +235,8 @@ static void forget_answer(struct reg_get *q)
 }
 
 /* This endpoint is no use: the next, or the end. */
-static void next(struct reg_get *q, const struct err *err, bool unreachable, enum reg_outcome o, int64_t wait_ms)
+static void next(struct reg_get *q, const struct err *err, bool unreachable, enum reg_outcome o,
+                 int64_t wait_ms)
 {
     struct repo *r = q->spec.repo;
     size_t n_urls = 0;
@@ -256,7 +263,8 @@ static void next(struct reg_get *q, const struct err *err, bool unreachable, enu
     }
     if (q->all_unreachable) {
         err_note(&q->worst, "RegistryUnavailable");
-        q->worst.grpc = GRPC_UNKNOWN;    /* with any other code the word is not found at the start of the text */
+        /* with any other code the word is not found at the start of the text */
+        q->worst.grpc = GRPC_UNKNOWN;
         q->worst_outcome = REG_AGAIN;
     }
     finish(q, q->worst_outcome, &q->worst, q->worst_wait_ms);
@@ -287,18 +295,23 @@ static void refuse(struct reg_get *q, const struct http_result *res)
     const char *kind = q->spec.kind == REG_MANIFEST ? "manifest" : "blob";
 
     if (status == 401 || status == 403) {
-        err_set(&e, -EACCES, "%s: authorization failed: %s refuses access to %s %s: HTTP status %d%s", r->name,
+        err_set(&e, -EACCES,
+                "%s: authorization failed: %s refuses access to %s %s: HTTP status %d%s", r->name,
                 host_here(q), kind, q->what, status, why);
         next(q, &e, false, REG_FATAL, -1);
     } else if (status == 404) {
-        err_rpc(&e, GRPC_NOT_FOUND, "%s: %s %s not found at %s%s", r->name, kind, q->what, host_here(q), why);
+        err_rpc(&e, GRPC_NOT_FOUND, "%s: %s %s not found at %s%s", r->name, kind, q->what,
+                host_here(q), why);
         next(q, &e, false, REG_FATAL, -1);
     } else if (status == 429) {
-        err_set(&e, -EBUSY, "%s: %s says too many requests (HTTP status 429)%s", r->name, host_here(q), why);
+        err_set(&e, -EBUSY, "%s: %s says too many requests (HTTP status 429)%s", r->name,
+                host_here(q), why);
         next(q, &e, false, REG_AGAIN, res->retry_after_ms >= 0 ? res->retry_after_ms : 1000);
     } else {
-        err_set(&e, -EIO, "%s: %s %s at %s: HTTP status %d%s", r->name, kind, q->what, host_here(q), status, why);
-        next(q, &e, status >= 502 && status <= 504, status >= 500 ? REG_AGAIN : REG_FATAL, res->retry_after_ms);
+        err_set(&e, -EIO, "%s: %s %s at %s: HTTP status %d%s", r->name, kind, q->what, host_here(q),
+                status, why);
+        next(q, &e, status >= 502 && status <= 504, status >= 500 ? REG_AGAIN : REG_FATAL,
+             res->retry_after_ms);
     }
 }
 
@@ -385,7 +398,8 @@ static void redirected(struct reg_get *q, const struct http_result *res)
         return;
     }
     /* What a tag means has no digest to check it by: it does not leave TLS. */
-    if (q->spec.kind == REG_MANIFEST && str_starts(first, "https://") && str_starts(res->redirect, "http://")) {
+    if (q->spec.kind == REG_MANIFEST && str_starts(first, "https://") &&
+        str_starts(res->redirect, "http://")) {
         err_set(&e, -EIO, "%s: %s redirects from https to http", q->spec.repo->name, host_here(q));
         next(q, &e, false, REG_FATAL, -1);
         return;
@@ -415,7 +429,8 @@ static int on_head(void *arg, const struct http_head *h)
         return 0;
     }
     q->streaming = true;
-    return q->spec.head ? q->spec.head(q->spec.arg, http_header(q->http, "Content-Type", 0), total) : 0;
+    return q->spec.head ? q->spec.head(q->spec.arg, http_header(q->http, "Content-Type", 0), total)
+                        : 0;
 }
 
 static int on_data(void *arg, const void *p, size_t n)
@@ -425,7 +440,8 @@ static int on_data(void *arg, const void *p, size_t n)
 
     if (!q->streaming) {
         if (q->body.len < ERROR_BODY_MAX)
-            str_add(&q->body, p, n < ERROR_BODY_MAX - q->body.len ? n : ERROR_BODY_MAX - q->body.len);
+            str_add(&q->body, p,
+                    n < ERROR_BODY_MAX - q->body.len ? n : ERROR_BODY_MAX - q->body.len);
         return 0;
     }
     if (q->skip >= n) {
@@ -453,7 +469,8 @@ static void on_done(void *arg, const struct http_result *res)
     q->http = NULL;
     if (res->fault == HTTP_FINE && q->streaming) {
         finish(q, REG_OK, NULL, -1);
-    } else if (res->fault == HTTP_FINE && (status == 301 || status == 302 || status == 303 || status == 307 || status == 308)) {
+    } else if (res->fault == HTTP_FINE && (status == 301 || status == 302 || status == 303 ||
+                                           status == 307 || status == 308)) {
         redirected(q, res);
     } else if (res->fault == HTTP_FINE) {
         refuse(q, res);
@@ -462,18 +479,21 @@ static void on_done(void *arg, const struct http_result *res)
     } else {
         const char *kind = q->spec.kind == REG_MANIFEST ? "manifest" : "blob";
 
-        err_set(&e, res->err->code, "%s: %s %s from %s: %s", r->name, kind, q->what, host_here(q), res->err->text);
+        err_set(&e, res->err->code, "%s: %s %s from %s: %s", r->name, kind, q->what, host_here(q),
+                res->err->text);
         if (q->delivered)
             finish(q, REG_AGAIN, &e, -1);
         else
-            next(q, &e, res->fault == HTTP_UNREACHABLE, res->fault == HTTP_TLS ? REG_FATAL : REG_AGAIN, -1);
+            next(q, &e, res->fault == HTTP_UNREACHABLE,
+                 res->fault == HTTP_TLS ? REG_FATAL : REG_AGAIN, -1);
     }
 }
 
 static int attempt(struct reg_get *q, struct err *err)
 {
     const struct endpoint *e = here(q);
-    auto_free char *url = q->url ? mem_strdup(q->url) : endpoint_url(q), *host = url_host(url), *token = NULL;
+    auto_free char *url = q->url ? mem_strdup(q->url) : endpoint_url(q), *host = url_host(url),
+                   *token = NULL;
     const char *headers[4] = { NULL };
     char range[64];
     size_t n = 0;
@@ -490,7 +510,8 @@ static int attempt(struct reg_get *q, struct err *err)
     int r;
 
     if (!host)
-        return err_set(err, -EINVAL, "%s: not an http or https URL: '%.200s'", q->spec.repo->name, url);
+        return err_set(err, -EINVAL, "%s: not an http or https URL: '%.200s'", q->spec.repo->name,
+                       url);
     spec.config = e && !q->bare ? e->config : hosts_config_find(q->reg->hosts, host);
     headers[n++] = q->spec.kind == REG_MANIFEST ? "Accept: " MANIFEST_ACCEPT : "Accept: */*";
     if (q->spec.offset) {
@@ -521,7 +542,8 @@ static int attempt(struct reg_get *q, struct err *err)
     return r;
 }
 
-int reg_get_start(struct registry *g, const struct reg_get_spec *spec, struct reg_get **ret, struct err *err)
+int reg_get_start(struct registry *g, const struct reg_get_spec *spec, struct reg_get **ret,
+                  struct err *err)
 {
     struct reg_get *q = mem_new(struct reg_get);
     int r;

@@ -40,7 +40,8 @@ static void on_done(void *arg, const struct run_result *res)
 
     r->run = NULL;
     if (res->status != 0)
-        log_warn("op=remove status=%d err='%s', ignoring until the next start", res->status, res->errout);
+        log_warn("op=remove status=%d err='%s', ignoring until the next start", res->status,
+                 res->errout);
     if (r->queue.len)
         arm(r, 0);
 }
@@ -86,7 +87,8 @@ void remover_add(struct remover *r, const char *rel)
         arm(r, 0);
 }
 
-struct remover *remover_new(struct loop *l, int root_fd, const char *worker, bool (*busy)(void *ctx), void *ctx)
+struct remover *remover_new(struct loop *l, int root_fd, const char *worker,
+                            bool (*busy)(void *ctx), void *ctx)
 {
     struct remover *r = mem_new(struct remover);
 

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Drives src/pull without the daemon, for t/30-pull*.t. Reads commands from stdin, one per line, and answers on stdout:
+/* Drives src/pull without the daemon, for t/30-pull*.t. Reads commands from stdin, one per line,
+ * and answers on stdout:
  *
- *   pull ID REF [user=U] [password=P] [auth=B64] [identity_token=T] [registry_token=T] [server_address=A]
- *   cancel ID | record yes|no | remove N... | tree REL | collect | forget CHAIN | settle | quit
+ *   pull ID REF [user=U] [password=P] [auth=B64] [identity_token=T] [registry_token=T]
+ * [server_address=A] cancel ID | record yes|no | remove N... | tree REL | collect | forget CHAIN |
+ * settle | quit
  *
- * An answer begins with the command's ID: "ID ok <json>" or "ID fail <code> <grpc> <text>". `settle` answers
- * when nothing is queued for removal any more. The layers it records live in memory only.
- * Options: --root DIR --worker PATH --stall MS --layers N --transfers N --mirror HOST=URL[,URL] --config HOST:key=value */
+ * An answer begins with the command's ID: "ID ok <json>" or "ID fail <code> <grpc> <text>".
+ * `settle` answers when nothing is queued for removal any more. The layers it records live in
+ * memory only. Options: --root DIR --worker PATH --stall MS --layers N --transfers N --mirror
+ * HOST=URL[,URL] --config HOST:key=value */
 #include "list.h"
 #include "log.h"
 #include "mem.h"
@@ -102,10 +105,12 @@ static void on_done(void *arg, const struct pull_result *r, const struct err *er
         for (size_t i = 0; i < r->n_layers; i++) {
             const struct pull_layer *l = &r->layers[i];
 
-            json_array_append_new(layers, json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:b}", "digest", l->digest, "diff_id",
-                                                    l->diff_id, "chain_id", l->chain_id, "number", (json_int_t)l->number,
-                                                    "blob_size", (json_int_t)l->blob_size, "size", (json_int_t)l->size,
-                                                    "inodes", (json_int_t)l->inodes, "had", l->had));
+            json_array_append_new(layers, json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:b}", "digest",
+                                                    l->digest, "diff_id", l->diff_id, "chain_id",
+                                                    l->chain_id, "number", (json_int_t)l->number,
+                                                    "blob_size", (json_int_t)l->blob_size, "size",
+                                                    (json_int_t)l->size, "inodes",
+                                                    (json_int_t)l->inodes, "had", l->had));
             if (record && !known_find(l->chain_id)) {
                 struct known *k = mem_new(struct known);
 
@@ -114,8 +119,9 @@ static void on_done(void *arg, const struct pull_result *r, const struct err *er
                 list_add_tail(&known, &k->link);
             }
         }
-        o = json_pack("{s:s,s:s?,s:s,s:s,s:I,s:o}", "ref", r->ref, "tag", r->tag, "repo_digest", r->repo_digest,
-                      "image_id", r->image_id, "size", (json_int_t)r->size, "layers", layers);
+        o = json_pack("{s:s,s:s?,s:s,s:s,s:I,s:o}", "ref", r->ref, "tag", r->tag, "repo_digest",
+                      r->repo_digest, "image_id", r->image_id, "size", (json_int_t)r->size,
+                      "layers", layers);
         text = json_dumps(o, JSON_COMPACT);
         printf("%s ok %s\n", j->id, text);
         free(text);
@@ -282,7 +288,10 @@ static void add_config(char *arg)       /* HOST#key=value */
 
 int main(int argc, char **argv)
 {
-    struct puller_opts o = { .hosts = &hosts, .have_layer = have_layer, .drop_layer = drop_layer, .new_number = new_number,
+    struct puller_opts o = { .hosts = &hosts,
+                             .have_layer = have_layer,
+                             .drop_layer = drop_layer,
+                             .new_number = new_number,
                              .ctx = &last_number };
     struct err err = ERR_INIT;
     struct ev_io io;

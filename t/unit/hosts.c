@@ -44,12 +44,15 @@ static void test_origins(void)
 
 static void test_mirrors(void)
 {
-    char *const hub[] = { (char[]){ "https://mirror.example" }, (char[]){ "http://127.0.0.1:5000/" },
+    char *const hub[] = { (char[]){ "https://mirror.example" },
+                          (char[]){ "http://127.0.0.1:5000/" },
                           (char[]){ "https://proxy.example/v2/hub/" }, NULL };
     char *const any[] = { (char[]){ "10.0.0.1:5000" }, (char[]){ "localhost:5001" }, NULL };
     char *const self[] = { (char[]){ "https://quay.io" }, (char[]){ "http://other:1" }, NULL };
     char *const wrong[] = { (char[]){ "ftp://x" }, NULL };
-    const struct hosts_mirror m[] = { { "*", any }, { "docker.io", hub }, { "quay.io", self }, { "bad.x", wrong } };
+    const struct hosts_mirror m[] = {
+        { "*", any }, { "docker.io", hub }, { "quay.io", self }, { "bad.x", wrong }
+    };
     const struct hosts_config c[] = { { .host = "registry-1.docker.io", .username = "u" },
                                       { .host = "https://mirror.example", .ca_file = "/ca" },
                                       { .host = "127.0.0.1:7", .ca_file = "/ca" } };
@@ -76,14 +79,17 @@ static void test_mirrors(void)
     ok(!e[0].ns, "and is the origin");
     ask(&h, "127.0.0.1:7");
     ok(e[n - 1].tls, "a loopback registry with TLS configured speaks TLS");
-    ok(hosts_endpoints(&h, "bad.x", &e, &n, &err) < 0 && strstr(err.text, "ftp://x"), "not http: an error names it");
+    ok(hosts_endpoints(&h, "bad.x", &e, &n, &err) < 0 && strstr(err.text, "ftp://x"),
+       "not http: an error names it");
 }
 
 static void test_challenges(void)
 {
     struct challenge c = { 0 };
 
-    challenge_add(&c, "Bearer realm=\"https://auth.x/token\",service=\"reg \\\"x\\\"\", scope=\"repository:a/b:pull,push\"");
+    challenge_add(
+        &c,
+        "Bearer realm=\"https://auth.x/token\",service=\"reg \\\"x\\\"\", scope=\"repository:a/b:pull,push\"");
     ok(c.bearer && !c.basic, "bearer");
     is_str(c.realm, "https://auth.x/token", "realm");
     is_str(c.service, "reg \"x\"", "service, quoted");
@@ -97,8 +103,15 @@ static void test_challenges(void)
     challenge_add(&c, "Basic");
     ok(c.basic && !c.bearer, "several headers");
     challenge_deinit(&c);
-    static const char *const odd[] = { "", ",", "=", "\"", "Bearer realm=\"unterminated", "Bearer ,,, realm", "Bearer =x",
-                                       "\xff\xfe", "Bearer realm=\"\\" };
+    static const char *const odd[] = { "",
+                                       ",",
+                                       "=",
+                                       "\"",
+                                       "Bearer realm=\"unterminated",
+                                       "Bearer ,,, realm",
+                                       "Bearer =x",
+                                       "\xff\xfe",
+                                       "Bearer realm=\"\\" };
 
     for (size_t i = 0; i < ARRAY_LEN(odd); i++) {
         challenge_add(&c, odd[i]);

@@ -9,7 +9,9 @@
 
 #define HEX "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define DIG "\"sha256:" HEX "\""
-#define CONFIG "\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":" DIG ",\"size\":7}"
+#define CONFIG                                                                                     \
+    "\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":" DIG       \
+    ",\"size\":7}"
 #define LAYER(type) "{\"mediaType\":\"" type "\",\"digest\":" DIG ",\"size\":9}"
 #define IMAGE(layers) "{\"schemaVersion\":2," CONFIG ",\"layers\":[" layers "]}"
 #define GZ LAYER("application/vnd.oci.image.layer.v1.tar+gzip")
@@ -30,17 +32,26 @@ static int parse(const char *json, const char *type, const struct platform *p)
 static void test_images(void)
 {
     ok(parse(IMAGE(GZ "," GZ), OCI, &amd64) == 0, "an OCI image %s", err.text);
-    ok(m->kind == MANIFEST_IMAGE && m->n_layers == 2 && m->layers[1].size == 9 && m->config.size == 7, "its parts");
+    ok(m->kind == MANIFEST_IMAGE && m->n_layers == 2 && m->layers[1].size == 9 &&
+           m->config.size == 7,
+       "its parts");
     is_str(m->layers[0].digest, "sha256:" HEX, "digest");
-    ok(parse(IMAGE(""), NULL, &amd64) == 0 && m->n_layers == 0, "no layers, no types: still an image");
+    ok(parse(IMAGE(""), NULL, &amd64) == 0 && m->n_layers == 0,
+       "no layers, no types: still an image");
     ok(parse(IMAGE(GZ), "text/plain", &amd64) == 0, "a wrong Content-Type does not matter");
-    ok(parse("{\"mediaType\":\"application/vnd.docker.distribution.manifest.v2+json\"," CONFIG ",\"layers\":["
-             LAYER("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip") "]}", NULL, &amd64) == 0,
+    ok(parse(
+           "{\"mediaType\":\"application/vnd.docker.distribution.manifest.v2+json\"," CONFIG
+           ",\"layers\":[" LAYER("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip") "]}",
+           NULL, &amd64) == 0,
        "Docker's, with a foreign layer");
-    ok(parse("{" CONFIG ",\"layers\":[{\"digest\":" DIG ",\"size\":1,\"urls\":[\"https://a\",3,\"https://b\"]}],"
-             "\"annotations\":{\"k\":\"v\",\"n\":1}}", OCI, &amd64) == 0, "urls and annotations");
+    ok(parse("{" CONFIG ",\"layers\":[{\"digest\":" DIG
+             ",\"size\":1,\"urls\":[\"https://a\",3,\"https://b\"]}],"
+             "\"annotations\":{\"k\":\"v\",\"n\":1}}",
+             OCI, &amd64) == 0,
+       "urls and annotations");
     is_str(m->layers[0].urls[1], "https://b", "the second url that is a string");
-    ok(m->annotations && strcmp(m->annotations[0], "k") == 0 && strcmp(m->annotations[1], "v") == 0 && !m->annotations[2],
+    ok(m->annotations && strcmp(m->annotations[0], "k") == 0 &&
+           strcmp(m->annotations[1], "v") == 0 && !m->annotations[2],
        "annotations that are strings");
 }
 
@@ -62,7 +73,8 @@ static const struct {
     { "{" CONFIG ",\"layers\":[{\"digest\":" DIG ",\"size\":-1}]}", "bad size" },
     { "{" CONFIG ",\"layers\":[{\"digest\":" DIG ",\"size\":1.5}]}", "bad size" },
     { "{" CONFIG ",\"layers\":[{\"digest\":" DIG "}]}", "bad size" },
-    { "{" CONFIG ",\"layers\":[{\"digest\":\"sha256:../../../../../etc/passwd\",\"size\":1}]}", "bad digest" },
+    { "{" CONFIG ",\"layers\":[{\"digest\":\"sha256:../../../../../etc/passwd\",\"size\":1}]}",
+      "bad digest" },
     { "{\"config\":{\"digest\":" DIG ",\"size\":99999999},\"layers\":[]}", "more than" },
     { IMAGE(LAYER("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")), "encrypted" },
     { IMAGE(LAYER("application/vnd.cncf.helm.chart.content.v1")), "no file system layer" },
@@ -73,8 +85,10 @@ static const struct {
 
 static void entry(struct str *s, const char *os, const char *arch, const char *variant, int i)
 {
-    str_printf(s, "%s{\"digest\":\"sha256:%064d\",\"size\":1,\"platform\":{\"os\":\"%s\",\"architecture\":\"%s\"",
-               s->len > 14 ? "," : "", i, os, arch);
+    str_printf(
+        s,
+        "%s{\"digest\":\"sha256:%064d\",\"size\":1,\"platform\":{\"os\":\"%s\",\"architecture\":\"%s\"",
+        s->len > 14 ? "," : "", i, os, arch);
     if (variant)
         str_printf(s, ",\"variant\":\"%s\"", variant);
     str_puts(s, "}}");
@@ -95,7 +109,8 @@ static int choose(const char *list, struct platform want)
         if (v)
             *v++ = '\0';
         if (strcmp(w, "none") == 0)
-            str_printf(&s, "%s{\"digest\":\"sha256:%064d\",\"size\":1}", s.len > 14 ? "," : "", ++i);
+            str_printf(&s, "%s{\"digest\":\"sha256:%064d\",\"size\":1}", s.len > 14 ? "," : "",
+                       ++i);
         else if (strcmp(w, "unknown") == 0)
             entry(&s, "unknown", "unknown", v, ++i);
         else if (strcmp(w, "windows") == 0)
@@ -111,8 +126,9 @@ static int choose(const char *list, struct platform want)
 
 static void test_platforms(void)
 {
-    const struct platform v1 = { "linux", "amd64", "v1" }, arm7 = { "linux", "arm", "v7" }, arm6 = { "linux", "arm", "v6" },
-                          arm64 = { "linux", "arm64", "v8" }, x86 = { "linux", "386", "" }, riscv = { "linux", "riscv64", "" };
+    const struct platform v1 = { "linux", "amd64", "v1" }, arm7 = { "linux", "arm", "v7" },
+                          arm6 = { "linux", "arm", "v6" }, arm64 = { "linux", "arm64", "v8" },
+                          x86 = { "linux", "386", "" }, riscv = { "linux", "riscv64", "" };
 
     ok(choose("arm64/v8 amd64 386", amd64) == 2, "amd64");
     ok(choose("amd64 amd64/v2 amd64/v3 amd64/v4", amd64) == 3, "the best variant that runs");
@@ -123,7 +139,8 @@ static void test_platforms(void)
     ok(choose("none", amd64) == 1, "but comes");
     ok(choose("unknown amd64 unknown", amd64) == 2, "attestations are no images");
     ok(choose("unknown windows", amd64) == 0, "nothing fits");
-    ok(strstr(err.text, "no match for platform linux/amd64/v3") != NULL, "and the error says what was wanted");
+    ok(strstr(err.text, "no match for platform linux/amd64/v3") != NULL,
+       "and the error says what was wanted");
     ok(err.grpc == GRPC_NOT_FOUND, "as not found");
     ok(choose("arm/v5 arm/v6 arm/v7", arm7) == 3, "arm v7");
     ok(choose("arm/v5 arm/v6", arm7) == 2, "v6 on v7");
@@ -138,8 +155,8 @@ static void test_platforms(void)
     ok(choose("aarch64 x86_64", amd64) == 2, "uname's names are understood");
     struct platform here = platform_host();
 
-    ok(strcmp(here.os, "linux") == 0 && strcmp(here.arch, "unknown") != 0, "this machine is linux/%s/%s", here.arch,
-       here.variant);
+    ok(strcmp(here.os, "linux") == 0 && strcmp(here.arch, "unknown") != 0,
+       "this machine is linux/%s/%s", here.arch, here.variant);
     ok(platform_rank(&here, &here) == 0, "and suits itself best");
 }
 
@@ -147,16 +164,21 @@ static void test_configs(void)
 {
     struct image_config *c = NULL;
     static const char *const bad_configs[] = {
-        "", "[]", "{\"rootfs\":{}}", "{\"rootfs\":{\"diff_ids\":[1]}}", "{\"rootfs\":{\"diff_ids\":[\"sha256:x\"]}}",
+        "",
+        "[]",
+        "{\"rootfs\":{}}",
+        "{\"rootfs\":{\"diff_ids\":[1]}}",
+        "{\"rootfs\":{\"diff_ids\":[\"sha256:x\"]}}",
         "{\"os\":\"windows\",\"rootfs\":{\"diff_ids\":[]}}",
     };
-    const char *s = "{\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[" DIG "," DIG "]}}";
+    const char *s =
+        "{\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[" DIG "," DIG "]}}";
 
     ok(image_config_parse(s, strlen(s), &amd64, &c, &err) == 0 && c->n == 2, "diff ids");
     c = image_config_free(c);
     for (size_t i = 0; i < ARRAY_LEN(bad_configs); i++)
-        ok(image_config_parse(bad_configs[i], strlen(bad_configs[i]), &amd64, &c, &err) < 0 && !c, "'%s' is refused: %s",
-           bad_configs[i], err.text);
+        ok(image_config_parse(bad_configs[i], strlen(bad_configs[i]), &amd64, &c, &err) < 0 && !c,
+           "'%s' is refused: %s", bad_configs[i], err.text);
 }
 
 static void test_many(void)
@@ -178,8 +200,8 @@ int main(void)
 {
     test_images();
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
-        ok(parse(bad[i].json, NULL, &amd64) < 0 && !m && strstr(err.text, bad[i].why), "refused: %.60s: %s", bad[i].json,
-           err.text);
+        ok(parse(bad[i].json, NULL, &amd64) < 0 && !m && strstr(err.text, bad[i].why),
+           "refused: %.60s: %s", bad[i].json, err.text);
     test_platforms();
     test_configs();
     test_many();

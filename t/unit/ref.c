@@ -19,28 +19,72 @@ static const struct {
     { "index.docker.io/user/app:2", "docker.io/user/app:2" },
     { "localhost/app", "localhost/app:latest" },
     { "localhost:5000/app", "localhost:5000/app:latest" },
-    { "localhost:5000", "docker.io/library/localhost:5000" },    /* a tag, as everybody reads it */
+    { "localhost:5000", "docker.io/library/localhost:5000" }, /* a tag, as everybody reads it */
     { "127.0.0.1:5000/a/b/c:x", "127.0.0.1:5000/a/b/c:x" },
     { "[::1]:5000/app", "[::1]:5000/app:latest" },
     { "[fe80::1]/app:1", "[fe80::1]/app:1" },
     { "registry.k8s.io/pause:3.9", "registry.k8s.io/pause:3.9" },
-    { "Registry/app", "Registry/app:latest" },                   /* no path has upper case: a host */
+    /* no path has upper case: a host */
+    { "Registry/app", "Registry/app:latest" },
     { "reg.example.com:443/a/b@sha256:" D64, "reg.example.com:443/a/b@sha256:" D64 },
     { "busybox:1@sha256:" D64, "docker.io/library/busybox@sha256:" D64 },
     { "busybox@sha512:" D64 D64, "docker.io/library/busybox@sha512:" D64 D64 },
     { "x/a.b_c__d-e---f", "docker.io/x/a.b_c__d-e---f:latest" },
     { "a:_tag.-X", "docker.io/library/a:_tag.-X" },
     { "cafe", "docker.io/library/cafe:latest" },
-    { "a.b/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "a.b/" D64 ":latest" },
+    { "a.b/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+      "a.b/" D64 ":latest" },
 };
 
 static const char *const bad[] = {
-    "", ":tag", "@sha256:" D64, "a:", "a@", "a@sha256:" "abc", "a@sha256:" D64 "0", "a@md5:" D64,
-    "a@SHA256:" D64, "a@sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef", D64, "a b", "a//b",
-    "/a", "a/", "a/-b", "a/b-", "a/b..c", "a/b___c", "a/b._c", "x/App", "App", "a:t@g", "a:-t", "a:.t", "a\n",
-    "a:t/b", "a.b_c/g", "host..x/a", "-host.x/a", "host-.x/a", "host:/a", "host:12x/a", "[::1/a", "[]/a", "[xyz]/a", "a:b:c",
-    "a@sha256:" D64 "@sha256:" D64, "../a", "a/../b", "a?b", "a#b", "\xff" "a", "http://host.x/a",
-    "a:" A50 A50 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa", A250 "/bcdefg",
+    "",
+    ":tag",
+    "@sha256:" D64,
+    "a:",
+    "a@",
+    "a@sha256:"
+    "abc",
+    "a@sha256:" D64 "0",
+    "a@md5:" D64,
+    "a@SHA256:" D64,
+    "a@sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef",
+    D64,
+    "a b",
+    "a//b",
+    "/a",
+    "a/",
+    "a/-b",
+    "a/b-",
+    "a/b..c",
+    "a/b___c",
+    "a/b._c",
+    "x/App",
+    "App",
+    "a:t@g",
+    "a:-t",
+    "a:.t",
+    "a\n",
+    "a:t/b",
+    "a.b_c/g",
+    "host..x/a",
+    "-host.x/a",
+    "host-.x/a",
+    "host:/a",
+    "host:12x/a",
+    "[::1/a",
+    "[]/a",
+    "[xyz]/a",
+    "a:b:c",
+    "a@sha256:" D64 "@sha256:" D64,
+    "../a",
+    "a/../b",
+    "a?b",
+    "a#b",
+    "\xff"
+    "a",
+    "http://host.x/a",
+    "a:" A50 A50 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    A250 "/bcdefg",
 };
 
 int main(void)
@@ -66,7 +110,8 @@ int main(void)
     }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         err_clear(&err);
-        ok(ref_parse(bad[i], &r, &err) < 0 && !r && err.grpc == GRPC_INVALID_ARGUMENT, "'%s' is none", bad[i]);
+        ok(ref_parse(bad[i], &r, &err) < 0 && !r && err.grpc == GRPC_INVALID_ARGUMENT,
+           "'%s' is none", bad[i]);
         ok(!bad[i][0] || strstr(err.text, "'") != NULL, "and the text quotes it");
     }
     ok(ref_parse(NULL, &r, &err) < 0, "NULL is none");

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tar entries to files. libarchive reads the formats (ustar, PAX, GNU long names and sparse files); writing is ours, because a
- * layer is no ordinary archive: ".wh.NAME" becomes overlayfs's whiteout (a character device 0:0),
- * ".wh..wh..opq" its opaque mark, and everything goes by descriptors beneath a root that jail.c has closed.
+/* Tar entries to files. libarchive reads the formats (ustar, PAX, GNU long names and sparse files);
+ * writing is ours, because a layer is no ordinary archive: ".wh.NAME" becomes overlayfs's whiteout
+ * (a character device 0:0),
+ * ".wh..wh..opq" its opaque mark, and everything goes by descriptors beneath a root that jail.c has
+ * closed.
  *
  * Bounds: entries, bytes behind the archive, and the free space that must stay. */
 #include "list.h"
@@ -27,7 +29,8 @@ enum {
     TRAILING_MAX = 16 * 1024 * 1024, /* bytes behind the end mark: padding of tape drives */
     CHECK_EVERY = 256 * 1024,        /* bytes between looks at the free space */
     CHECK_ENTRIES = 4096,
-    RESERVE_MAX = 256 * 1024 * 1024, /* free space that stays: so much, or 2 % of a small file system */
+    /* free space that stays: so much, or 2 % of a small file system */
+    RESERVE_MAX = 256 * 1024 * 1024,
     BLOCK = 4096,
     XATTR_VALUE_MAX = 64 * 1024,
 };
@@ -69,7 +72,8 @@ static int check_space(struct extract *x)
     if ((uint64_t)fs.f_bavail * bsize < reserve)
         return err_code(x->err, -ENOSPC, "after %llu MiB", (unsigned long long)(x->bytes >> 20));
     if (fs.f_files && fs.f_ffree < fs.f_files / 100)
-        return err_code(x->err, -ENOSPC, "no inodes left after %llu", (unsigned long long)x->inodes);
+        return err_code(x->err, -ENOSPC, "no inodes left after %llu",
+                        (unsigned long long)x->inodes);
     return 0;
 }
 
@@ -82,17 +86,20 @@ static void count(struct extract *x, uint64_t bytes)
 
 /* --- what every kind of entry has */
 
-/* Names that mean something to overlayfs itself would let a layer steer how the others are merged. */
+/* Names that mean something to overlayfs itself would let a layer steer how the others are merged.
+ */
 static bool xattr_wanted(const char *name)
 {
     if (str_starts(name, "trusted.overlay.") || str_starts(name, "user.overlay."))
         return false;
-    return str_starts(name, "user.") || str_starts(name, "security.") || str_starts(name, "trusted.") ||
-           str_starts(name, "system.posix_acl_");
+    return str_starts(name, "user.") || str_starts(name, "security.") ||
+           str_starts(name, "trusted.") || str_starts(name, "system.posix_acl_");
 }
 
-/* fd, or fd -1 and a name in dirfd (which becomes the current directory for it: there is no *at call). */
-static int set_xattrs(struct extract *x, struct archive_entry *e, int fd, int dirfd, const char *leaf)
+/* fd, or fd -1 and a name in dirfd (which becomes the current directory for it: there is no *at
+ * call). */
+static int set_xattrs(struct extract *x, struct archive_entry *e, int fd, int dirfd,
+                      const char *leaf)
 {
     const char *name;
     const void *value;
@@ -156,7 +163,8 @@ static int set_meta_fd(struct extract *x, struct archive_entry *e, int fd)
     return r;
 }
 
-static int set_meta_at(struct extract *x, struct archive_entry *e, int dirfd, const char *leaf, bool link)
+static int set_meta_at(struct extract *x, struct archive_entry *e, int dirfd, const char *leaf,
+                       bool link)
 {
     struct timespec t = mtime_of(e), times[2] = { t, t };
     uid_t uid;
@@ -297,7 +305,8 @@ static int put_special(struct extract *x, struct archive_entry *e, int dirfd, co
         if (symlinkat(target, dirfd, leaf) < 0)
             return err_sys(x->err, "symlink");
     } else {
-        dev_t dev = makedev((unsigned)archive_entry_rdevmajor(e), (unsigned)archive_entry_rdevminor(e));
+        dev_t dev =
+            makedev((unsigned)archive_entry_rdevmajor(e), (unsigned)archive_entry_rdevminor(e));
 
         if (mknodat(dirfd, leaf, type | 0600, type == AE_IFIFO ? 0 : dev) < 0)
             return err_sys(x->err, "mknod");
@@ -367,7 +376,8 @@ static int archive_failed(struct extract *x, const char *what)
         *x->err = x->src_err;
         return x->err->code;
     }
-    return err_set(x->err, -EBADMSG, "%s: %s", what, archive_error_string(x->a) ? archive_error_string(x->a) : "?");
+    return err_set(x->err, -EBADMSG, "%s: %s", what,
+                   archive_error_string(x->a) ? archive_error_string(x->a) : "?");
 }
 
 static int read_entries(struct extract *x)
@@ -382,7 +392,8 @@ static int read_entries(struct extract *x)
             continue;
         x->name = archive_entry_pathname(e);
         if (!x->name)
-            return err_set(x->err, -EILSEQ, "tar: entry %llu has no usable name", (unsigned long long)x->entries);
+            return err_set(x->err, -EILSEQ, "tar: entry %llu has no usable name",
+                           (unsigned long long)x->entries);
         if (++x->entries > ENTRIES_MAX)
             return err_set(x->err, -E2BIG, "tar: more than %d entries", ENTRIES_MAX);
         r = x->entries % CHECK_ENTRIES ? 0 : check_space(x);
@@ -406,7 +417,8 @@ static int drain(struct extract *x)
     while ((n = source_read(x->src, &p, x->err)) > 0) {
         total += (uint64_t)n;
         if (total > TRAILING_MAX)
-            return err_set(x->err, -E2BIG, "more than %d MiB behind the end of the archive", TRAILING_MAX >> 20);
+            return err_set(x->err, -E2BIG, "more than %d MiB behind the end of the archive",
+                           TRAILING_MAX >> 20);
     }
     return (int)n;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What parses a stranger's bytes sees one directory and nothing else: a detached copy of it becomes the root of a
- * mount namespace of its own (chroot alone can be left by who holds CAP_SYS_CHROOT and a descriptor), the
- * network namespace is empty, and what remains are the rights and system calls that writing files of any owner takes.
- * Capabilities that stay: ownership and modes (CHOWN, DAC_OVERRIDE, FOWNER, FSETID), device nodes (MKNOD),
- * security.capability (SETFCAP), trusted.overlay.opaque (SYS_ADMIN). */
+/* What parses a stranger's bytes sees one directory and nothing else: a detached copy of it becomes
+ * the root of a mount namespace of its own (chroot alone can be left by who holds CAP_SYS_CHROOT
+ * and a descriptor), the network namespace is empty, and what remains are the rights and system
+ * calls that writing files of any owner takes. Capabilities that stay: ownership and modes (CHOWN,
+ * DAC_OVERRIDE, FOWNER, FSETID), device nodes (MKNOD), security.capability (SETFCAP),
+ * trusted.overlay.opaque (SYS_ADMIN). */
 #include "config.h"
 #include "pull/worker/unpack.h"
 
@@ -28,7 +29,8 @@ static int own_root(int dirfd, struct err *err)
                                .propagation = MS_PRIVATE };
     int tree;
 
-    tree = open_tree(dirfd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);  /* while it is our namespace's */
+    /* while it is our namespace's */
+    tree = open_tree(dirfd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (tree < 0)
         return err_sys(err, "open_tree");
     if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC) < 0)
@@ -54,8 +56,8 @@ static int own_root(int dirfd, struct err *err)
 
 static int few_rights(struct err *err)
 {
-    static const int keep[] = { CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_MKNOD, CAP_SETFCAP,
-                                CAP_SYS_ADMIN };
+    static const int keep[] = { CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER,   CAP_FSETID,
+                                CAP_MKNOD, CAP_SETFCAP,      CAP_SYS_ADMIN };
     struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
     struct __user_cap_data_struct d[2];
 
@@ -74,20 +76,75 @@ static int few_rights(struct err *err)
 static int few_calls(struct err *err)
 {
     static const int calls[] = {
-        SCMP_SYS(read), SCMP_SYS(readv), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(pwrite64), SCMP_SYS(lseek),
-        SCMP_SYS(_llseek), SCMP_SYS(close), SCMP_SYS(dup), SCMP_SYS(fcntl), SCMP_SYS(fcntl64),
-        SCMP_SYS(openat), SCMP_SYS(openat2), SCMP_SYS(fstat), SCMP_SYS(fstat64), SCMP_SYS(newfstatat), SCMP_SYS(fstatat64),
-        SCMP_SYS(statx), SCMP_SYS(fstatfs), SCMP_SYS(fstatfs64), SCMP_SYS(readlinkat), SCMP_SYS(getdents64),
-        SCMP_SYS(mkdirat), SCMP_SYS(mknodat), SCMP_SYS(symlinkat), SCMP_SYS(linkat), SCMP_SYS(unlinkat),
-        SCMP_SYS(fchown), SCMP_SYS(fchown32), SCMP_SYS(fchownat), SCMP_SYS(fchmod), SCMP_SYS(fchmodat),
-        SCMP_SYS(utimensat), SCMP_SYS(utimensat_time64), SCMP_SYS(ftruncate), SCMP_SYS(ftruncate64), SCMP_SYS(fallocate),
-        SCMP_SYS(fsetxattr), SCMP_SYS(lsetxattr), SCMP_SYS(fchdir),
-        SCMP_SYS(sendto), SCMP_SYS(send), SCMP_SYS(sendmsg),
-        SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(mmap2), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
-        SCMP_SYS(mprotect), SCMP_SYS(futex), SCMP_SYS(futex_time64), SCMP_SYS(getrandom), SCMP_SYS(getpid), SCMP_SYS(gettid),
-        SCMP_SYS(clock_gettime), SCMP_SYS(clock_gettime64), SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(sched_yield),
-        SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigreturn), SCMP_SYS(sigreturn), SCMP_SYS(tgkill),
-        SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(sigaltstack),
+        SCMP_SYS(read),
+        SCMP_SYS(readv),
+        SCMP_SYS(write),
+        SCMP_SYS(writev),
+        SCMP_SYS(pwrite64),
+        SCMP_SYS(lseek),
+        SCMP_SYS(_llseek),
+        SCMP_SYS(close),
+        SCMP_SYS(dup),
+        SCMP_SYS(fcntl),
+        SCMP_SYS(fcntl64),
+        SCMP_SYS(openat),
+        SCMP_SYS(openat2),
+        SCMP_SYS(fstat),
+        SCMP_SYS(fstat64),
+        SCMP_SYS(newfstatat),
+        SCMP_SYS(fstatat64),
+        SCMP_SYS(statx),
+        SCMP_SYS(fstatfs),
+        SCMP_SYS(fstatfs64),
+        SCMP_SYS(readlinkat),
+        SCMP_SYS(getdents64),
+        SCMP_SYS(mkdirat),
+        SCMP_SYS(mknodat),
+        SCMP_SYS(symlinkat),
+        SCMP_SYS(linkat),
+        SCMP_SYS(unlinkat),
+        SCMP_SYS(fchown),
+        SCMP_SYS(fchown32),
+        SCMP_SYS(fchownat),
+        SCMP_SYS(fchmod),
+        SCMP_SYS(fchmodat),
+        SCMP_SYS(utimensat),
+        SCMP_SYS(utimensat_time64),
+        SCMP_SYS(ftruncate),
+        SCMP_SYS(ftruncate64),
+        SCMP_SYS(fallocate),
+        SCMP_SYS(fsetxattr),
+        SCMP_SYS(lsetxattr),
+        SCMP_SYS(fchdir),
+        SCMP_SYS(sendto),
+        SCMP_SYS(send),
+        SCMP_SYS(sendmsg),
+        SCMP_SYS(brk),
+        SCMP_SYS(mmap),
+        SCMP_SYS(mmap2),
+        SCMP_SYS(munmap),
+        SCMP_SYS(mremap),
+        SCMP_SYS(madvise),
+        SCMP_SYS(mprotect),
+        SCMP_SYS(futex),
+        SCMP_SYS(futex_time64),
+        SCMP_SYS(getrandom),
+        SCMP_SYS(getpid),
+        SCMP_SYS(gettid),
+        SCMP_SYS(clock_gettime),
+        SCMP_SYS(clock_gettime64),
+        SCMP_SYS(gettimeofday),
+        SCMP_SYS(time),
+        SCMP_SYS(sched_yield),
+        SCMP_SYS(rt_sigprocmask),
+        SCMP_SYS(rt_sigaction),
+        SCMP_SYS(rt_sigreturn),
+        SCMP_SYS(sigreturn),
+        SCMP_SYS(tgkill),
+        SCMP_SYS(restart_syscall),
+        SCMP_SYS(exit),
+        SCMP_SYS(exit_group),
+        SCMP_SYS(sigaltstack),
     };
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_KILL_PROCESS);
     int r = f ? 0 : -ENOMEM;

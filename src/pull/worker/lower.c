@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A directory that a layer implies (it has a/b/c but no entry for a/b) is, merged, the topmost one of that name: it must look
- * as the layers below left it. Where they have a symbolic link by that name (lib -> usr/lib), what is in the
- * directory was meant for the link's target and moves there; else the directory would hide the link, and with it all of /lib.
- * Paths come from the locked-up child and are not trusted: beneath, without links. */
+/* A directory that a layer implies (it has a/b/c but no entry for a/b) is, merged, the topmost one
+ * of that name: it must look as the layers below left it. Where they have a symbolic link by that
+ * name (lib -> usr/lib), what is in the directory was meant for the link's target and moves there;
+ * else the directory would hide the link, and with it all of /lib. Paths come from the locked-up
+ * child and are not trusted: beneath, without links. */
 #include "mem.h"
 #include "pull/worker/unpack.h"
 
@@ -112,7 +113,8 @@ struct lowers {
     struct err *err;
 };
 
-/* What the layers below have by this name: *ret is a descriptor of the directory, or of the link. */
+/* What the layers below have by this name: *ret is a descriptor of the directory, or of the link.
+ */
 static enum found look(const struct lowers *l, const char *path, int *ret)
 {
     struct open_how how = {
@@ -176,8 +178,8 @@ static bool target_of(int link, const char *path, char out[PATH_MAX])
     return len > 0;
 }
 
-/* Moves what is in one directory of the layer into another; where both have a name, directories come together
- * and else the moved one stays. */
+/* Moves what is in one directory of the layer into another; where both have a name, directories
+ * come together and else the moved one stays. */
 static int merge(int from, int to, int depth, struct err *err)
 {
     int fd = fcntl(from, F_DUPFD_CLOEXEC, 0);
@@ -197,7 +199,8 @@ static int merge(int from, int to, int depth, struct err *err)
     while (r == 0 && (errno = 0, e = readdir(d))) {
         const char *name = e->d_name;
 
-        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || renameat(from, name, to, name) == 0)
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+            renameat(from, name, to, name) == 0)
             continue;
         auto_fd int a = openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         auto_fd int b = openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -215,8 +218,8 @@ static int merge(int from, int to, int depth, struct err *err)
 
 static int apply_one(struct lowers *l, const char *path, int links);
 
-/* The directory in the layer, made with all that leads to it. -ENOTDIR without an error text: the layer itself has
- * something else there. */
+/* The directory in the layer, made with all that leads to it. -ENOTDIR without an error text: the
+ * layer itself has something else there. */
 static int make_path(struct lowers *l, const char *path, int links, int *ret)
 {
     char part[PATH_MAX];
@@ -244,7 +247,8 @@ static int make_path(struct lowers *l, const char *path, int links, int *ret)
 }
 
 /* The end of a chain of links, unless the layer itself has a directory on the way. */
-static bool follow_links(const struct lowers *l, const char *path, int link, int links, char target[PATH_MAX])
+static bool follow_links(const struct lowers *l, const char *path, int link, int links,
+                         char target[PATH_MAX])
 {
     if (links > LINKS_MAX || !target_of(link, path, target))
         return false;
@@ -269,8 +273,8 @@ static int move_along(struct lowers *l, const char *path, int dir, int link, int
     size_t n = strlen(path);
     int r;
 
-    if (l->n_moved == MOVES_MAX || !follow_links(l, path, link, links, target) || strcmp(target, path) == 0 ||
-        (strncmp(target, path, n) == 0 && target[n] == '/'))
+    if (l->n_moved == MOVES_MAX || !follow_links(l, path, link, links, target) ||
+        strcmp(target, path) == 0 || (strncmp(target, path, n) == 0 && target[n] == '/'))
         return 0;
     r = make_path(l, target, links, &to);
     if (r < 0)
@@ -294,7 +298,8 @@ static int apply_one(struct lowers *l, const char *path, int links)
     auto_fd int to = open_dir(l->layer_fd, path), from = -1;
     int r = 0;
 
-    if (to < 0 || is_opaque(to))     /* replaced later in the same layer; or nothing shows through */
+    /* replaced later in the same layer; or nothing shows through */
+    if (to < 0 || is_opaque(to))
         return 0;
     switch (look(l, path, &from)) {
     case FOUND_DIR:
@@ -325,8 +330,8 @@ static void follow(const struct lowers *l, const char *path, char out[PATH_MAX])
     }
 }
 
-int lower_apply(int layers_fd, int layer_fd, const char *implied, size_t len, char *const *lowers, size_t n,
-                struct err *err)
+int lower_apply(int layers_fd, int layer_fd, const char *implied, size_t len, char *const *lowers,
+                size_t n, struct err *err)
 {
     int *fds = mem_array(n, sizeof *fds);
     struct lowers l = { .layer_fd = layer_fd, .fds = fds, .n = n, .err = err };

@@ -3,9 +3,10 @@
  *
  *   0   paths beneath the root directory, one per line          3   the root directory
  *
- * Deletes each tree, slowly: after a mass deletion ext4 is slow at making files for half a minute, and nobody waits for
- * the space of a removed image. By descriptors, never across a mount, never along a symbolic link. What lies
- * too deep is moved up first, so that neither the stack nor the number of descriptors depends on who made the tree. */
+ * Deletes each tree, slowly: after a mass deletion ext4 is slow at making files for half a minute,
+ * and nobody waits for the space of a removed image. By descriptors, never across a mount, never
+ * along a symbolic link. What lies too deep is moved up first, so that neither the stack nor the
+ * number of descriptors depends on who made the tree. */
 #include "err.h"
 #include "mem.h"
 #include "pull/worker/worker.h"
@@ -73,7 +74,8 @@ static bool make_mutable(int dirfd, const char *name)
     auto_fd int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     int flags = 0;
 
-    if (fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 || !(flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
+    if (fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 ||
+        !(flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
         return false;
     flags &= ~(FS_IMMUTABLE_FL | FS_APPEND_FL);
     return ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0;
@@ -86,8 +88,9 @@ static bool drop(struct removal *m, int dirfd, const char *name, int flags)
     if (errno == EPERM) {
         struct stat st;
 
-        if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) &&
-            make_mutable(dirfd, name) && unlinkat(dirfd, name, flags) == 0)
+        if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) && make_mutable(dirfd, name) &&
+            unlinkat(dirfd, name, flags) == 0)
             return true;
         errno = EPERM;
     }
@@ -166,7 +169,8 @@ static int remove_tree(const char *path)
         if (empty(&m, fcntl(top, F_DUPFD_CLOEXEC, 0), 0) && m.moved == moved &&
             (unlinkat(parent, leaf, AT_REMOVEDIR) == 0 || errno == ENOENT))
             return 0;
-        if (m.moved == moved && round > 2)   /* no progress; the first rounds may meet a writer that is just dying */
+        /* no progress; the first rounds may meet a writer that is just dying */
+        if (m.moved == moved && round > 2)
             break;
         if (m.moved == moved)
             (void)nanosleep(&(struct timespec){ 0, 100 * 1000000L }, NULL);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The compression is found out from the first bytes, not from the media type (plain tar under a gzip type happens).
- * gzip may have several members and zstd several frames; zero bytes behind the last gzip member are padding.
- * gzip by ISA-L where the build has it (2.5 times as fast as zlib, and inflating is more than half of a pull). */
+/* The compression is found out from the first bytes, not from the media type (plain tar under a
+ * gzip type happens). gzip may have several members and zstd several frames; zero bytes behind the
+ * last gzip member are padding. gzip by ISA-L where the build has it (2.5 times as fast as zlib,
+ * and inflating is more than half of a pull). */
 #include "config.h"
 #include "mem.h"
 #include "pull/worker/unpack.h"
@@ -68,7 +69,8 @@ const char *source_kind(const struct source *s)
     return names[s->kind];
 }
 
-/* More input behind what is there. At least `want` bytes at in_pos unless the stream ends before. */
+/* More input behind what is there. At least `want` bytes at in_pos unless the stream ends before.
+ */
 static int fill(struct source *s, size_t want, struct err *err)
 {
     if (s->in_pos == s->in_len)
@@ -121,14 +123,17 @@ static int sniff(struct source *s, struct err *err)
     if (n >= 2 && p[0] == 0x1f && p[1] == 0x8b) {
         s->kind = KIND_GZIP;
         gzip_begin(s);
-    } else if (n >= 4 && ((p[0] == 0x28 && p[1] == 0xb5 && p[2] == 0x2f && p[3] == 0xfd) ||
-                          ((p[0] & 0xf0) == 0x50 && p[1] == 0x2a && p[2] == 0x4d && p[3] == 0x18))) {
+    } else if (n >= 4 &&
+               ((p[0] == 0x28 && p[1] == 0xb5 && p[2] == 0x2f && p[3] == 0xfd) ||
+                ((p[0] & 0xf0) == 0x50 && p[1] == 0x2a && p[2] == 0x4d && p[3] == 0x18))) {
         s->kind = KIND_ZSTD;
         s->zstd = ZSTD_createDStream();
         if (!s->zstd)
             return err_set(err, -ENOMEM, "zstd: no memory");
-    } else if (n >= 4 && ((p[0] == 'B' && p[1] == 'Z' && p[2] == 'h') || (p[0] == 0xfd && memcmp(p + 1, "7zX", 3) == 0))) {
-        return err_set(err, -EOPNOTSUPP, "compressed by bzip2 or xz: not supported, no media type has it");
+    } else if (n >= 4 && ((p[0] == 'B' && p[1] == 'Z' && p[2] == 'h') ||
+                          (p[0] == 0xfd && memcmp(p + 1, "7zX", 3) == 0))) {
+        return err_set(err, -EOPNOTSUPP,
+                       "compressed by bzip2 or xz: not supported, no media type has it");
     } else {
         s->kind = KIND_TAR;
     }
@@ -149,7 +154,9 @@ static int64_t gzip_run(struct source *s, bool *end, struct err *err)
 
     if (r < 0)
         return err_set(err, -EBADMSG, "gzip: damaged data (%s)",
-                       r == ISAL_INCORRECT_CHECKSUM ? "checksum" : r == ISAL_INVALID_WRAPPER ? "header" : "deflate");
+                       r == ISAL_INCORRECT_CHECKSUM ? "checksum"
+                       : r == ISAL_INVALID_WRAPPER  ? "header"
+                                                    : "deflate");
     *end = s->gz.block_state == ISAL_BLOCK_FINISH;
 #else
     int r = inflate(&s->gz, Z_NO_FLUSH);
@@ -212,7 +219,8 @@ static int64_t zstd_read(struct source *s, struct err *err)
             return 0;
         s->zstd_hint = ZSTD_decompressStream(s->zstd, &out, &in);
         if (ZSTD_isError(s->zstd_hint))
-            return err_set(err, -EBADMSG, "zstd: damaged data (%s)", ZSTD_getErrorName(s->zstd_hint));
+            return err_set(err, -EBADMSG, "zstd: damaged data (%s)",
+                           ZSTD_getErrorName(s->zstd_hint));
         if (out.pos == 0 && in.pos == s->in_pos && s->in_eof)
             return err_set(err, -EBADMSG, "zstd: data ends in the middle");
         s->in_pos = in.pos;

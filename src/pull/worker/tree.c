@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Directories are reached by descriptors; the last parent is kept, since archives list files directory by directory.
- * A missing parent is made with 0755 and remembered as implied: when the layer is complete it gets what the
- * layers below say about it (lower.c), or a layer that only brings /tmp/x would take /tmp its sticky bit. */
+/* Directories are reached by descriptors; the last parent is kept, since archives list files
+ * directory by directory. A missing parent is made with 0755 and remembered as implied: when the
+ * layer is complete it gets what the layers below say about it (lower.c), or a layer that only
+ * brings /tmp/x would take /tmp its sticky bit. */
 #include "pull/worker/tree.h"
 
 #include "mem.h"
@@ -19,7 +20,11 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-enum { LINKS_MAX = 40, DEPTH_MAX = 2048, DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
+enum {
+    LINKS_MAX = 40,
+    DEPTH_MAX = 2048,
+    DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+};
 
 struct dir {
     char *path;                      /* "" is the root */
@@ -138,7 +143,8 @@ int tree_opaque(int fd, struct err *err)
 }
 
 /* A new directory; what was hidden by a whiteout stays hidden. */
-static int make_dir(struct tree *t, int dirfd, const char *name, bool opaque, int *ret, struct err *err)
+static int make_dir(struct tree *t, int dirfd, const char *name, bool opaque, int *ret,
+                    struct err *err)
 {
     auto_fd int fd = -1;
 
@@ -163,7 +169,8 @@ struct walk {
 
 static int walk_up(struct tree *t, struct walk *w, struct err *err)
 {
-    struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH };
+    struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                            .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH };
     char *slash = w->done.len ? strrchr(w->done.p, '/') : NULL;
     int fd;
 
@@ -204,7 +211,8 @@ static int walk_link(struct tree *t, struct walk *w, int link, const char *rest,
 }
 
 /* One component of the way: into a directory, along a link, or making what is missing. */
-static int walk_step(struct tree *t, struct walk *w, const char *name, const char *rest, struct err *err)
+static int walk_step(struct tree *t, struct walk *w, const char *name, const char *rest,
+                     struct err *err)
 {
     auto_fd int fd = -1;
     struct stat st;
@@ -281,9 +289,11 @@ static int walk(struct tree *t, const char *path, struct err *err)
     return 0;
 }
 
-int tree_parent(struct tree *t, const char *path, int *ret_fd, const char **ret_leaf, struct err *err)
+int tree_parent(struct tree *t, const char *path, int *ret_fd, const char **ret_leaf,
+                struct err *err)
 {
-    struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH };
+    struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                            .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH };
     const char *slash = strrchr(path, '/');
     size_t n = slash ? (size_t)(slash - path) : 0;
     int r;
@@ -418,7 +428,8 @@ static void finish_dir(const void *node, VISIT which, void *arg)
         (void)fwrite(d->path, strlen(d->path) + 1, 1, f->implied);
         return;
     }
-    auto_fd int fd = (int)syscall(SYS_openat2, f->t->root, d->path[0] ? d->path : ".", &how, sizeof how);
+    auto_fd int fd =
+        (int)syscall(SYS_openat2, f->t->root, d->path[0] ? d->path : ".", &how, sizeof how);
     struct timespec times[2] = { d->mtime, d->mtime };
 
     if (fd >= 0)                     /* it may have been replaced by a later entry */

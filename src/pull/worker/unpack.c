@@ -4,10 +4,11 @@
  *   0   the compressed bytes, as they arrive          3   socket to the daemon (SOCK_SEQPACKET)
  *   4   the directory of all layers
  *
- * Makes tmp-NUMBER and fills it. When both digests match it says "ready"; the daemon answers "finish LOWER..." (numbers, topmost
- * first) once the layers below are complete. Then implied directories get their looks, the directory its final
- * name, everything goes to the disk by one syncfs, and "done BYTES INODES" ends it. "fail ERRNO TEXT" may come
- * at any time; what was made stays for the daemon to remove. See unpack.h for why there are two processes. */
+ * Makes tmp-NUMBER and fills it. When both digests match it says "ready"; the daemon answers
+ * "finish LOWER..." (numbers, topmost first) once the layers below are complete. Then implied
+ * directories get their looks, the directory its final name, everything goes to the disk by one
+ * syncfs, and "done BYTES INODES" ends it. "fail ERRNO TEXT" may come at any time; what was made
+ * stays for the daemon to remove. See unpack.h for why there are two processes. */
 #include "pull/worker/unpack.h"
 
 #include "mem.h"
@@ -104,7 +105,8 @@ static int start_child(struct unpack *u, struct err *err)
     u->implied_fd = memfd_create("implied", MFD_CLOEXEC);
     if (u->implied_fd < 0)
         return err_sys(err, "memfd_create");
-    if (pipe2(data, O_CLOEXEC) < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, report) < 0)
+    if (pipe2(data, O_CLOEXEC) < 0 ||
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, report) < 0)
         return err_sys(err, "pipe");
     (void)fcntl(data[1], F_SETPIPE_SZ, UNPACK_PIPE);
     u->child = fork();
@@ -148,7 +150,8 @@ static void take_report(struct unpack *u)
             snprintf(r->text, sizeof r->text, "unpacking ended by signal %d (%s)", WTERMSIG(status),
                      sigabbrev_np(WTERMSIG(status)));
         else
-            snprintf(r->text, sizeof r->text, "unpacking ended with code %d and no word", WEXITSTATUS(status));
+            snprintf(r->text, sizeof r->text, "unpacking ended with code %d and no word",
+                     WEXITSTATUS(status));
     }
     r->text[sizeof r->text - 1] = '\0';
     r->diff_id[sizeof r->diff_id - 1] = '\0';
@@ -170,8 +173,8 @@ static bool feed(struct unpack *u, const char *p, size_t n)
     return true;
 }
 
-/* Reads the layer to its end. A child that gives up because the data are bad does not end it: whether they are
- * what the manifest promised is the better answer. */
+/* Reads the layer to its end. A child that gives up because the data are bad does not end it:
+ * whether they are what the manifest promised is the better answer. */
 static int pump(struct unpack *u, struct err *err)
 {
     auto_free char *buf = mem_alloc(UNPACK_BLOCK);
@@ -204,16 +207,16 @@ static int pump(struct unpack *u, struct err *err)
     u->data_fd = fd_close(u->data_fd);
     hash_end(h, got);
     if (total != u->size)
-        return err_set(err, -EBADMSG, "wrong content: %llu bytes instead of %llu", (unsigned long long)total,
-                       (unsigned long long)u->size);
+        return err_set(err, -EBADMSG, "wrong content: %llu bytes instead of %llu",
+                       (unsigned long long)total, (unsigned long long)u->size);
     if (strcmp(got, u->digest) != 0)
         return err_set(err, -EBADMSG, "wrong content: its digest is %s", got);
     take_report(u);
     if (u->report.code)
         return err_set(err, u->report.code, "%s", u->report.text);
     if (strcmp(u->report.diff_id, u->diff_id) != 0)
-        return err_set(err, -EBADMSG, "wrong content: diff id is %s, the image config says %s", u->report.diff_id,
-                       u->diff_id);
+        return err_set(err, -EBADMSG, "wrong content: diff id is %s, the image config says %s",
+                       u->report.diff_id, u->diff_id);
     return 0;
 }
 
@@ -225,7 +228,8 @@ static int finish(struct unpack *u, char *command, struct err *err)
     const char *list = "";
     int r;
 
-    for (char *w = strtok_r(command, " ", &save); w && n < LOWERS_MAX; w = strtok_r(NULL, " ", &save))
+    for (char *w = strtok_r(command, " ", &save); w && n < LOWERS_MAX;
+         w = strtok_r(NULL, " ", &save))
         if (w[strspn(w, "0123456789")] == '\0')
             lowers[n++] = w;
     if (len > 0) {
@@ -238,7 +242,8 @@ static int finish(struct unpack *u, char *command, struct err *err)
         return r;
     /* Never over another one: who gave out a number twice must not lose a layer by it. */
     if (renameat2(LAYERS_FD, u->tmp, LAYERS_FD, u->number, RENAME_NOREPLACE) < 0 &&
-        (errno != EINVAL || renameat(LAYERS_FD, u->tmp, LAYERS_FD, u->number) < 0))   /* EINVAL: not on this file system */
+        /* EINVAL: not on this file system */
+        (errno != EINVAL || renameat(LAYERS_FD, u->tmp, LAYERS_FD, u->number) < 0))
         return err_sys(err, "rename %s to %s", u->tmp, u->number);
     if (syncfs(LAYERS_FD) < 0)
         return err_sys(err, "syncfs");
@@ -253,7 +258,8 @@ static int wait_finish(char command[COMMAND_MAX])
         n = recv(CONTROL_FD, command, COMMAND_MAX - 1, 0);
     while (n < 0 && errno == EINTR);
     if (n <= 0)
-        return -EPIPE;               /* the daemon has gone: what was made is collected at its next start */
+        /* the daemon has gone: what was made is collected at its next start */
+        return -EPIPE;
     command[n] = '\0';
     return str_starts(command, "finish") ? 0 : -EPROTO;
 }
@@ -261,7 +267,9 @@ static int wait_finish(char command[COMMAND_MAX])
 int worker_unpack(int argc, char **argv)
 {
     static char command[COMMAND_MAX];
-    struct unpack u = { .layer_fd = -1, .implied_fd = -1, .data_fd = -1, .report_fd = -1, .child = -1 };
+    struct unpack u = {
+        .layer_fd = -1, .implied_fd = -1, .data_fd = -1, .report_fd = -1, .child = -1
+    };
     struct err err = ERR_INIT;
     char text[128];
 
@@ -269,7 +277,8 @@ int worker_unpack(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     (void)!nice(NICE);
     umask(0);
-    if (argc != 5 || argv[1][strspn(argv[1], "0123456789")] || !argv[1][0] || strlen(argv[1]) > 20) {
+    if (argc != 5 || argv[1][strspn(argv[1], "0123456789")] || !argv[1][0] ||
+        strlen(argv[1]) > 20) {
         err_set(&err, -EINVAL, "unpack: bad arguments");
         return fail(&err);
     }

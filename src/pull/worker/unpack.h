@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The parts of the unpack job. Two processes:
  *
- *      daemon --pipe--> parent: hashes the compressed bytes --pipe--> child, locked up: inflate, hash, tar -> files
- *                         ^ '-- own rights, parses nothing                   |
+ *      daemon --pipe--> parent: hashes the compressed bytes --pipe--> child, locked up: inflate,
+ * hash, tar -> files ^ '-- own rights, parses nothing                   |
  *                         '-------------- struct report, list of implied directories
  *
- * So the digest that the manifest names is checked by code that no byte of the layer can have reached. */
+ * So the digest that the manifest names is checked by code that no byte of the layer can have
+ * reached. */
 #ifndef CRICKET_UNPACK_H
 #define CRICKET_UNPACK_H
 
@@ -37,7 +38,8 @@ const char *source_kind(const struct source *s); /* "gzip", "zstd", "tar" once s
 void source_free(struct source *s);
 
 /* --- jail.c */
-/* Makes the directory the process's whole file system; no network; few rights and system calls. Closes dirfd.
+/* Makes the directory the process's whole file system; no network; few rights and system calls.
+ * Closes dirfd.
  * "/" is the directory then. */
 int jail_enter(int dirfd, struct err *err);
 
@@ -46,12 +48,12 @@ struct extracted {
     uint64_t bytes, inodes;
 };
 
-/* Unpacks the tar in src beneath the current root. Directories that had to be made without an entry of their own are
- * written to `implied`, each path ended by a zero byte, parents first. */
+/* Unpacks the tar in src beneath the current root. Directories that had to be made without an entry
+ * of their own are written to `implied`, each path ended by a zero byte, parents first. */
 int extract_layer(struct source *src, FILE *implied, struct extracted *ret, struct err *err);
 
 /* --- lower.c: what an implied directory looks like in the layers below */
-int lower_apply(int layers_fd, int layer_fd, const char *implied, size_t len, char *const *lowers, size_t n,
-                struct err *err);
+int lower_apply(int layers_fd, int layer_fd, const char *implied, size_t len, char *const *lowers,
+                size_t n, struct err *err);
 
 #endif

@@ -10,6 +10,7 @@
 #include "handlers/stats.h"
 #include "mem.h"
 #include "proc/cgroup.h"
+#include "proc/userns.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -79,6 +80,19 @@ static int open_programs(struct handlers *h, struct err *err)
     return 0;
 }
 
+/* Status says it, RunPodSandbox refuses with the reason. */
+static void probe_userns(struct handlers *h)
+{
+    struct err err = ERR_INIT;
+
+    h->node.userns = userns_probe(h->conf->root, "l", "containers", &err) == 0;
+    if (h->node.userns)
+        return;
+    h->no_userns = mem_strdup(err.text);
+    h->node.no_userns = h->no_userns;
+    log_info("op=start note='no user namespaces' err='%s'", err.text);
+}
+
 static void read_boot_id(struct handlers *h)
 {
     FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
@@ -146,6 +160,8 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
     if (r >= 0)
         r = open_programs(h, err);
     if (r >= 0)
+        probe_userns(h);
+    if (r >= 0)
         r = open_all(h, &same_boot, err);
     if (r >= 0)
         r = recover_load(h, err);
@@ -192,6 +208,7 @@ struct handlers *handlers_free(struct handlers *h)
     free(h->ctrs.v);
     free(h->pod_path);
     free(h->worker_path);
+    free(h->no_userns);
     free(h);
     return NULL;
 }

@@ -55,7 +55,7 @@ struct handlers {
     struct spec_node node;           /* what this node can do: spec.h */
     struct hosts *hosts;             /* of the configuration, for the puller */
     char boot_id[40];
-    char *pod_path, *worker_path;
+    char *pod_path, *worker_path, *no_userns;
     char pod_cidr[256];              /* of UpdateRuntimeConfig */
     struct list acks;                /* exits to be told to the supervisors after the commit */
     struct list subscribers;         /* of GetContainerEvents */

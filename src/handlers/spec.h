@@ -32,7 +32,9 @@ struct spec_node {
     bool rro;                        /* mount_setattr(2): 5.12 */
     bool systemd_cgroups;            /* cgroup_parent is a slice */
     bool create_missing_host_paths;  /* conf */
-    bool userns, image_volumes;      /* set by whoever has done them; false: refused by name */
+    bool userns;                     /* user namespaces: userns_probe() */
+    const char *no_userns;           /* why not, NULL: not asked */
+    bool image_volumes;              /* set by whoever has done them; false: refused by name */
     uint64_t caps;                   /* caps_own() */
     const char *const *cdi_dirs;     /* NULL terminated */
 };

@@ -125,7 +125,9 @@ static int check_userns(const Runtime__V1__UserNamespace *u, const struct spec_n
             return r;
         if (!node->userns)
             return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                           "user namespaces (userns_options) are not supported");
+                           "user namespaces (userns_options) are not supported%s%s",
+                           node->no_userns ? " here: " : "",
+                           node->no_userns ? node->no_userns : "");
         return 0;
     case MODE(CONTAINER):
     case MODE(TARGET):

@@ -180,6 +180,7 @@ static int serve(struct daemon *d, struct err *err)
     ev_io_start(loop_ev(d->loop), &d->signals_io);
     log_info("op=ready version=%s listen='%s' root='%s' state='%s'", PACKAGE_VERSION,
              o.listen_fd < 0 ? d->conf->listen : "(activated)", d->conf->root, d->conf->state);
+    mem_trim();                      /* start-up is over */
     notify("READY=1");
     loop_run(d->loop);
     ev_io_stop(loop_ev(d->loop), &d->signals_io);

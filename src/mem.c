@@ -3,9 +3,13 @@
 
 #include "log.h"
 
+#include <link.h>
+#include <malloc.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static void *check(void *p, size_t n)
 {
@@ -56,4 +60,30 @@ char *mem_printf(const char *fmt, ...)
         s = NULL;
     va_end(ap);
     return check(s, 1);
+}
+
+/* Segments that are never written hold nothing that is not in the file: relocations go to writable ones. */
+static int drop_clean(struct dl_phdr_info *info, size_t size, void *page)
+{
+    (void)size;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+        uintptr_t mask = *(const uintptr_t *)page - 1;
+
+        if (p->p_type != PT_LOAD || p->p_flags & PF_W || !info->dlpi_addr)
+            continue;
+        uintptr_t from = (info->dlpi_addr + p->p_vaddr) & ~mask;
+        uintptr_t to = (info->dlpi_addr + p->p_vaddr + p->p_filesz + mask) & ~mask;
+
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+    }
+    return 0;
+}
+
+void mem_trim(void)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+    malloc_trim(0);
+    dl_iterate_phdr(drop_clean, &page);
 }

@@ -148,8 +148,10 @@ static void on_idle(struct ev_loop *ev, struct ev_timer *w, int revents)
 
     (void)ev;
     (void)revents;
-    if (list_empty(&h->reqs))
+    if (list_empty(&h->reqs)) {
         close_multi(h);
+        mem_trim();
+    }
 }
 
 struct http *http_new(struct loop *l)

@@ -7,6 +7,7 @@
     d = Drive()                                      # t/lib/pull_drive with a root of its own
     r = d.pull(ref)                                  # a dict, or Failed with .code .grpc .text
 """
+import atexit
 import collections
 import hashlib
 import http.server
@@ -234,6 +235,15 @@ class Drive:
         self.serial = 0
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
+        atexit.register(self._at_exit)
+
+    def _at_exit(self):
+        """After a test that was cut short."""
+        if self.proc.poll() is None:
+            self.proc.kill()
+            self.proc.wait()
+        if self.tmp:
+            shutil.rmtree(self.tmp, ignore_errors=True)
 
     def _read(self):
         for line in self.proc.stdout:

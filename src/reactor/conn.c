@@ -8,6 +8,7 @@
  * situation only. */
 #include "reactor/conn.h"
 
+#include "list.h"
 #include "mem.h"
 #include "str.h"
 
@@ -32,10 +33,15 @@ struct conn {
     struct str buf;
     size_t off;                      /* of buf, what is written already */
     bool paused, finishing, shut, was_full;
+    bool refused;                    /* what it sent is wrong, or a goodbye */
+    bool orphan;                     /* the owner has left */
+    struct list all;                 /* orphans */
     int busy;                        /* callbacks on the stack */
     bool dead;
     struct conn_events ev;
 };
+
+static struct list orphans = LIST_INIT(orphans);
 
 static size_t pending(const struct conn *c)
 {
@@ -53,16 +59,23 @@ static void stop(struct conn *c)
 
 static void destroy(struct conn *c)
 {
+    list_del(&c->all);
     fd_close(c->fd);
     str_free(&c->buf);
     free(c);
 }
+
+static void live_on(struct conn *c);
 
 struct conn *conn_free(struct conn *c)
 {
     if (!c)
         return NULL;
     stop(c);
+    if (c->refused) {
+        live_on(c);
+        return NULL;
+    }
     c->dead = true;
     if (!c->busy)
         destroy(c);
@@ -81,7 +94,10 @@ static void lost(struct conn *c)
         return;
     stop(c);
     c->busy++;
-    c->ev.closed(c->ev.arg);
+    if (c->orphan)
+        c->dead = true;
+    else
+        c->ev.closed(c->ev.arg);
     leave(c);
 }
 
@@ -98,6 +114,34 @@ static void shut(struct conn *c)
     c->shut = true;
     (void)shutdown(c->fd, SHUT_WR);
     arm(c, LINGER_MS);
+}
+
+static void live_on(struct conn *c)
+{
+    c->refused = c->paused = false;
+    c->orphan = c->finishing = true;
+    list_add_tail(&orphans, &c->all);
+    ev_io_start(loop_ev(c->loop), &c->in);
+    if (!pending(c)) {
+        shut(c);
+        return;
+    }
+    ev_io_start(loop_ev(c->loop), &c->out);
+    arm(c, LINGER_MS);
+}
+
+void conn_refuse(struct conn *c)
+{
+    c->refused = true;
+}
+
+void conn_end_all(struct loop *l)
+{
+    struct conn *c;
+
+    list_each(c, &orphans, struct conn, all)
+        if (c->loop == l)
+            conn_free(c);
 }
 
 /* Writes what it can. False: the connection is lost. */
@@ -167,16 +211,12 @@ static void on_in(struct ev_loop *ev, ev_io *w, int revents)
         if (n <= 0)
             gone = true;
         else if (!c->finishing && c->ev.feed(c->ev.arg, buf, (size_t)n) < 0)
-            gone = true;
+            gone = c->refused = true;
         else if (n < (ssize_t)sizeof buf)
             break;
     }
-    if (gone && !c->finishing)
-        lost(c);
-    else if (gone && !c->dead) {     /* the peer has closed too: all is said */
-        c->shut = true;
-        lost(c);
-    }
+    if (gone)
+        lost(c);                     /* or, when finishing: the peer has closed too, all is said */
     leave(c);
 }
 
@@ -209,6 +249,7 @@ struct conn *conn_new(struct loop *l, int fd, const struct conn_events *ev)
     c->loop = l;
     c->fd = fd;
     c->ev = *ev;
+    list_init(&c->all);
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &again, sizeof again);

@@ -25,8 +25,14 @@ struct conn_events {
 
 /* Owns fd. No callback comes before this has returned. */
 struct conn *conn_new(struct loop *l, int fd, const struct conn_events *ev);
-/* At once, without callback; also from within one. Returns NULL. */
+/* At once, without callback; also from within one. But a connection whose input was refused (feed
+ * was negative) lives on by itself until its last words are out, as after conn_finish(). Returns
+ * NULL. */
 struct conn *conn_free(struct conn *c);
+/* As if feed had been negative. */
+void conn_refuse(struct conn *c);
+/* Ends those that live on by themselves. */
+void conn_end_all(struct loop *l);
 void conn_write(struct conn *c, const void *p, size_t n);
 size_t conn_room(const struct conn *c);
 /* No input until resumed. A peer that leaves meanwhile is still noticed. */

@@ -387,7 +387,10 @@ struct session *session_new(struct stream_server *server, struct offer *o, const
         begin_ws(s);
     else
         forward_begin(s);
-    if (n && !s->dead && on_feed(s, early, n) < 0)
+    if (n && !s->dead && on_feed(s, early, n) < 0) {
+        if (s->conn)
+            conn_refuse(s->conn);
         session_gone(s);
+    }
     return s;
 }

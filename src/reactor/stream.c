@@ -373,6 +373,7 @@ struct stream_server *stream_free(struct stream_server *s)
     while (!list_empty(&s->sessions))
         session_kill(list_first(&s->sessions, struct session, link));
     on_reap(NULL, &s->reaper, 0);
+    conn_end_all(s->loop);
     while (!list_empty(&s->offers))
         offer_free(list_first(&s->offers, struct offer, link));
     ev_timer_stop(loop_ev(s->loop), &s->expiry);

@@ -17,10 +17,10 @@ void *mem_dup(const void *p, size_t n);          /* copy with a NUL byte behind 
 char *mem_strdup(const char *s);                 /* NULL stays NULL */
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* Gives back what an idle process does not need: free heap pages to the kernel, and the clean pages of programs and libraries
- * (text, read-only data) to the page cache, where they are found again at the next use or reclaimed on a machine
- * that is short of memory. After start-up and after a pull most of them have been used for the last time. About a
- * millisecond. madvise(2), malloc_trim(3). */
+/* Gives back what an idle process does not need: free heap pages to the kernel, and the clean pages
+ * of programs and libraries (text, read-only data) to the page cache, where they are found again at
+ * the next use or reclaimed on a machine that is short of memory. After start-up and after a pull
+ * most of them have been used for the last time. About a millisecond. madvise(2), malloc_trim(3). */
 void mem_trim(void);
 
 #define mem_new(type) ((type *)mem_alloc(sizeof(type)))

@@ -26,9 +26,9 @@ for t; do
 done
 G
 chmod 755 "$tmp/guest"
-slow=20 limit=3000
+slow=5 limit=3000
 ls "${CRICKET_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cricket-vm}"/kvm-* >/dev/null 2>&1 &&
-    grep -q yes "${CRICKET_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cricket-vm}"/kvm-* && slow=4
+    grep -q yes "${CRICKET_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cricket-vm}"/kvm-* && slow=2
 have=()
 for t in $tests; do [ -e "$t" ] && have+=("$srcdir/$t"); done
 for t in $units; do have+=("$build/$t"); done

@@ -16,7 +16,7 @@ case $build/ in "$srcdir"/*) share=() ;; *) share=(--share "$build:build") ;; es
 
 # not from /tmp: under systemd the guest's own /tmp is the shared folder's mount point
 t/vm/run --systemd --mem 1G --timeout 1500 --share "$tmp/stage:stage:ro" "${share[@]}" --workdir "$srcdir:rw" \
-    --env CRICKET_BUILD="$build" --env CRICKET_TEST_SLOW=20 -- "$srcdir/t/vm/systemd-guest" >"$tmp/out" 2>"$tmp/err"
+    --env CRICKET_BUILD="$build" --env CRICKET_TEST_SLOW=5 -- "$srcdir/t/vm/systemd-guest" >"$tmp/out" 2>"$tmp/err"
 rc=$?
 while IFS= read -r line; do
     case $line in

@@ -22,7 +22,7 @@
 #include <time.h>
 
 enum {
-    IDLE_MS = 30 * 1000,             /* keep connections for so long after the last request */
+    IDLE_MS = 5 * 1000,              /* keep connections for so long after the last request */
     CONNECT_MS = 30 * 1000,
     CONNECTIONS_KEPT = 8,
     HTTP_REQ_MAGIC = 0x68747271,

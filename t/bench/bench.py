@@ -143,9 +143,14 @@ print("%d x %s, Linux %s, cgroup v%d, %s" % (os.cpu_count(), cpu[0] if cpu else 
                                           "crun " + subprocess.run(["crun", "--version"], capture_output=True, text=True,
                                                                    check=True).stdout.split()[2] if shutil.which("crun") else "no crun"))
 row("cricketd, from start to ready", "%.1f ms" % d.ready_ms)
-image = d.image
+d.ListImages()
 idle = pss_kb(d.pid)
 row("cricketd, idle, PSS", "%.2f MB" % (idle / 1024), "6 MB", idle < 6 * 1024)
+image = d.image
+row("cricketd, just after a pull, PSS", "%.2f MB" % (pss_kb(d.pid) / 1024))
+time.sleep(6)                         # connections are kept for 5 s; then what a pull needed is given back
+idle = pss_kb(d.pid)
+row("cricketd, idle after a pull, PSS", "%.2f MB" % (idle / 1024), "6 MB", idle < 6 * 1024)
 
 # --- launch
 fifo = d.tmp + "/fifo"

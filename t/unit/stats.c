@@ -165,8 +165,8 @@ static void test_cgroup(void)
     ok(s.has_throttling, "throttling is known where there is a quota");
     ok(s.has_memory && s.usage >= 8 << 20 && s.rss >= 8 << 20 && s.working_set <= s.usage &&
            s.limit == 64 << 20 && s.page_faults >= 100,
-       "memory: usage %llu, rss %llu, limit %llu, faults %llu", (unsigned long long)s.usage,
-       (unsigned long long)s.rss, (unsigned long long)s.limit, (unsigned long long)s.page_faults);
+       "memory: usage %llu, working set %llu, rss %llu, limit %llu, faults %llu", (unsigned long long)s.usage,
+       (unsigned long long)s.working_set, (unsigned long long)s.rss, (unsigned long long)s.limit, (unsigned long long)s.page_faults);
     ok(s.has_failcnt && s.has_oom && s.oom_kills == 0, "no OOM kill");
     ok(s.has_pids && s.pids == 1 && s.pids_limit == 50, "pids: %llu of %llu",
        (unsigned long long)s.pids, (unsigned long long)s.pids_limit);

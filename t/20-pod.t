@@ -381,7 +381,7 @@ for i in range(100):
 many.append(os.path.dirname(many[0]) + "/base")
 sh("cp", "-a", ROOT, many[-1])
 is_(run(d, "echo many", lower=":".join(many)), (0, "many\n"), "a hundred layers, their paths longer than a page")
-is_(run(d, "cat /img/two; touch /img/x; ls /all/etc/sub", mounts=[
+is_(run(d, "cat /img/two; touch /img/x 2>&1; ls /all/etc/sub", mounts=[
     dict(kind=OVERLAY, lower=L2 + ":" + ROOT, source="etc/sub", target="/img"), dict(kind=OVERLAY, lower=L2, target="/all")]),
     (0, "two\ntouch: /img/x: Read-only file system\ntwo\n"), "image volumes: a directory of two layers, one layer whole")
 fails(d, r"image volume '/img': path 'nope' in the image: No such file", "a sub path that the image has not", mounts=[

@@ -165,6 +165,7 @@ static struct wire_arr put_devices(struct str *s, const struct plan_device *d, s
 
     for (size_t i = 0; i < n; i++) {
         w[i].path = flat_string(s, d[i].path);
+        w[i].source = flat_string(s, d[i].source);
         w[i].mode = d[i].mode;
         w[i].major = d[i].major;
         w[i].minor = d[i].minor;

@@ -53,6 +53,7 @@ struct plan_mount {
 
 struct plan_device {
     const char *path;                /* in the container */
+    const char *source;              /* on the host, for where none can be made; NULL: path */
     mode_t mode;                     /* type and permissions */
     uint32_t major, minor;
     uid_t uid;

@@ -337,7 +337,7 @@ static void do_start(const json_t *o)
                       .upper = text(o, "upper"),
                       .work = text(o, "work") };
     struct plan_mount mounts[ITEMS_MAX];
-    struct plan_device devices[ITEMS_MAX];
+    struct plan_device devices[ITEMS_MAX] = { 0 };
     struct plan_pair links[ITEMS_MAX];
     struct plan_rlimit limits[ITEMS_MAX];
     gid_t groups[ITEMS_MAX];

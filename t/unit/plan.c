@@ -38,7 +38,9 @@ static void fill(struct plan *p)
           .target = "/data",
           .label = "x" },
     };
-    static const struct plan_device devices[] = { { "/dev/null", S_IFCHR | 0666, 1, 3, 1, 2 } };
+    static const struct plan_device devices[] = {
+        { "/dev/null", "/dev/full", S_IFCHR | 0666, 1, 3, 1, 2 }
+    };
     static const struct plan_pair links[] = { { "/dev/fd", "/proc/self/fd" } };
     static const char *const masked[] = { "/proc/kcore", "/proc/keys" };
 
@@ -107,6 +109,7 @@ static void round_trip(void *base)
     is_str(view_str(base, m->target), "/data", "mount target");
     struct wire_device *d = view_at(base, &w->devices, 0);
     ok(d->major == 1 && d->minor == 3 && d->gid == 2 && d->mode == (S_IFCHR | 0666), "device");
+    is_str(view_str(base, d->source), "/dev/full", "and what it is on the host");
     is_str(string_at(base, &w->masked, 1), "/proc/keys", "masked");
     ok(w->readonly.count == 0, "no read-only paths");
     ok(w->pidns == WIRE_PID_OWN && w->flags == WIRE_ROOT_RDONLY, "plan flags");

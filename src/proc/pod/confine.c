@@ -155,11 +155,6 @@ static bool set_cwd(const struct launch *l, const struct wire_process *p, bool a
     if (root < 0)
         child_fail(l, errno, "open '/'");
     fd = root_open(root, cwd, O_PATH | O_DIRECTORY);
-    if (fd < 0 && errno == ENOENT && !l->exec && !again) {
-        mode_t old = umask(0);
-        fd = root_make(root, cwd, true);
-        (void)umask(old);
-    }
     if (fd < 0 || fchdir(fd) < 0) {
         if (errno == EACCES && !again) {
             close(fd);

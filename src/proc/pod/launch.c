@@ -131,6 +131,29 @@ void child_again(struct launch *l)
     close(told[0]);
 }
 
+/* Behind setns: until then we are nobody there. Who has CAP_SYS_PTRACE in the pod may not look into
+ * us and at what we hold of the host's before execve. */
+void child_mapped_root(const struct launch *l)
+{
+    if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 ||
+        syscall(SYS_setresuid, 0, 0, 0) < 0)
+        child_fail(l, errno, "become root in the user namespace");
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+        child_fail(l, errno, "root in the user namespace");
+}
+
+/* While the root can be written. A directory that root may not enter is the user's to find. */
+static void make_cwd(const struct launch *l, int root)
+{
+    const char *cwd = view_str(l->base, l->plan->process.cwd);
+    int fd = cwd && *cwd ? root_make(root, cwd, true) : root;
+
+    if (fd < 0 && errno != EACCES)
+        child_fail(l, errno, "chdir '%s'", cwd);
+    if (fd >= 0 && fd != root)
+        close(fd);
+}
+
 static void new_container(struct launch *l)
 {
     const struct wire_plan *p = l->plan;
@@ -142,9 +165,10 @@ static void new_container(struct launch *l)
         join(l, pod.ipc, CLONE_NEWIPC, "IPC");
     if (!(p->flags & WIRE_HOST_UTS))
         join(l, pod.uts, CLONE_NEWUTS, "UTS");
-    if ((p->flags & WIRE_OWN_CGROUPNS) && unshare(CLONE_NEWCGROUP) < 0)
+    if ((p->flags & WIRE_OWN_CGROUPNS) && !l->userns && unshare(CLONE_NEWCGROUP) < 0)
         child_fail(l, errno, "new cgroup namespace");
     root = child_root(l);
+    make_cwd(l, root);
     if (p->process.flags & WIRE_TTY)
         child_pty(l, root);
     if ((p->flags & WIRE_ROOT_RDONLY) &&
@@ -165,9 +189,8 @@ static void into_container(struct launch *l)
 
     if (setns(l->target, ns) < 0)
         child_fail(l, errno, "join the container's namespaces");
-    if (l->userns && (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 ||
-                      syscall(SYS_setresuid, 0, 0, 0) < 0))
-        child_fail(l, errno, "become root in the user namespace");
+    if (l->userns)
+        child_mapped_root(l);
     if (l->plan->process.flags & WIRE_TTY) {
         int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (root < 0)

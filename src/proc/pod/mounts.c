@@ -130,6 +130,19 @@ static unsigned long ms_of(uint32_t flags)
            (flags & WIRE_M_STRICTATIME ? MS_STRICTATIME : 0);
 }
 
+/* With all that is mounted below; where something there cannot be mapped (proc in a volume that is
+ * the host's root), at least the mount that was asked for: OCI's plain "idmap". */
+static int map_owners(int fd, bool recursive)
+{
+    if (pod.user < 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (recursive && sys_setattr(fd, AT_RECURSIVE, MOUNT_ATTR_IDMAP, 0, 0, pod.user) == 0)
+        return 0;
+    return sys_setattr(fd, 0, MOUNT_ATTR_IDMAP, 0, 0, pod.user);
+}
+
 int dress(int fd, const struct wire_mount *m)
 {
     uint64_t set = attr_of(m->flags);
@@ -139,9 +152,7 @@ int dress(int fd, const struct wire_mount *m)
         sys_setattr(fd, AT_RECURSIVE, 0, 0, m->propagation == WIRE_SLAVE ? MS_SLAVE : MS_PRIVATE,
                     -1) < 0)
         return -1;
-    if ((m->flags & WIRE_M_IDMAP) && pod.user >= 0 &&
-        sys_setattr(fd, m->flags & WIRE_M_RECURSIVE ? AT_RECURSIVE : 0, MOUNT_ATTR_IDMAP, 0, 0,
-                    pod.user) < 0)
+    if ((m->flags & WIRE_M_IDMAP) && map_owners(fd, m->flags & WIRE_M_RECURSIVE) < 0)
         return -1;
     if ((m->flags & WIRE_M_RDONLY_REC) &&
         sys_setattr(fd, AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0, 0, -1) < 0)
@@ -468,9 +479,10 @@ static void enter_userns(struct launch *l)
 {
     if (setns(pod.user, CLONE_NEWUSER) < 0)
         child_fail(l, errno, "enter the user namespace");
-    if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 ||
-        syscall(SYS_setresuid, 0, 0, 0) < 0)
-        child_fail(l, errno, "become root in the user namespace");
+    child_mapped_root(l);
+    /* made from in here, or cgroup2 could not be mounted */
+    if ((l->plan->flags & WIRE_OWN_CGROUPNS) && unshare(CLONE_NEWCGROUP) < 0)
+        child_fail(l, errno, "new cgroup namespace");
     if (unshare(CLONE_NEWNS) < 0)
         child_fail(l, errno, "mount namespace of the user namespace");
     int fd = sys_open_tree(AT_FDCWD, "/r", AT_RECURSIVE);

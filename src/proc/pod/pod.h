@@ -143,6 +143,7 @@ void child_pty(struct launch *l,
                int root); /* opens it in the container's devpts, sends the master */
 /* goes on as PID 1 of a new PID namespace of the user namespace */
 void child_again(struct launch *l);
+void child_mapped_root(const struct launch *l); /* of the user namespace just entered */
 uid_t host_uid(uint32_t id); /* an id of the pod's user namespace, as the host sees it */
 gid_t host_gid(uint32_t id);
 int root_open(int root, const char *path, int flags);

@@ -226,6 +226,12 @@ static void become_init(const struct maker *m)
     }
 }
 
+static uint64_t other_namespaces(const struct wire_sandbox *s)
+{
+    return (s->flags & WIRE_HOST_NET ? 0 : CLONE_NEWNET | CLONE_NEWUTS) |
+           (s->flags & WIRE_HOST_IPC ? 0 : CLONE_NEWIPC);
+}
+
 static void maker(const struct maker *m, void *base) __attribute__((noreturn));
 static void maker(const struct maker *m, void *base)
 {
@@ -238,6 +244,9 @@ static void maker(const struct maker *m, void *base)
         if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 ||
             syscall(SYS_setresuid, 0, 0, 0) < 0)
             maker_fail(m, errno, "become", "root of the user namespace");
+        /* only now: /dev/mqueue belongs to whoever makes the namespace */
+        if (unshare((int)other_namespaces(s)) < 0)
+            maker_fail(m, errno, "make", "namespaces in the user namespace");
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     }
     if (!(s->flags & WIRE_HOST_NET)) {
@@ -329,7 +338,7 @@ static int small_root(const struct wire_sandbox *s)
 {
     static const char *const dirs[] = { "/proc", "/shm", "/empty", "/r",  "/l",
                                         "/u",    "/i",   "/n",     "/sys" };
-    char opt[64];
+    char opt[96];
     int null, fd, r;
 
     if (fchdir(pod.state_fd) < 0)
@@ -358,8 +367,10 @@ static int small_root(const struct wire_sandbox *s)
               "size=4k,mode=755") < 0)
         return -errno;
     if (!(s->flags & WIRE_HOST_IPC)) {
-        snprintf(opt, sizeof opt, "mode=1777,size=%llu",
-                 (unsigned long long)(s->shm_size ? s->shm_size : 64 << 20));
+        bool mapped = s->flags & WIRE_SB_USERNS;
+        snprintf(opt, sizeof opt, "mode=1777,size=%llu,uid=%u,gid=%u",
+                 (unsigned long long)(s->shm_size ? s->shm_size : 64 << 20),
+                 mapped ? host_uid(0) : 0, mapped ? host_gid(0) : 0);
         if (mount("shm", "/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opt) < 0)
             return -errno;
     }
@@ -456,10 +467,8 @@ int sandbox_make(int file_fd, const int *cgroups, size_t n_cgroups, char *why, s
         snprintf(why, why_len, "pipe: %s", strerror(errno));
         return -errno;
     }
-    uint64_t flags = (s->flags & WIRE_HOST_NET ? 0 : CLONE_NEWNET | CLONE_NEWUTS) |
-                     (s->flags & WIRE_HOST_IPC ? 0 : CLONE_NEWIPC) |
-                     (s->flags & WIRE_SB_SHARED_PID ? CLONE_NEWPID : 0) |
-                     (s->flags & WIRE_SB_USERNS ? CLONE_NEWUSER : 0);
+    uint64_t flags = (s->flags & WIRE_SB_SHARED_PID ? CLONE_NEWPID : 0) |
+                     (s->flags & WIRE_SB_USERNS ? CLONE_NEWUSER : other_namespaces(s));
     long pid = sys_clone3(flags, NULL, -1);
     if (pid == 0) {
         struct maker m = { s, up[1], down[0] };

@@ -221,7 +221,7 @@ static void source_bind(const struct launch *l, struct wire_mount *m)
  * container). */
 static void source_device(const struct launch *l, struct wire_device *d)
 {
-    const char *path = view_str(l->base, d->path);
+    const char *path = view_str(l->base, d->source ? d->source : d->path);
     struct stat st;
 
     if ((d->mode & S_IFMT) == S_IFIFO)

@@ -100,7 +100,7 @@ static const char *check_ctr(const struct view *v, const struct wire_plan *p)
         return "devices";
     for (uint32_t i = 0; i < p->devices.count; i++) {
         get(v, &p->devices, i, &d, sizeof d);
-        if (!str_ok(v, d.path) || !d.path)
+        if (!str_ok(v, d.path) || !d.path || !str_ok(v, d.source))
             return "device path";
     }
     if (!arr_ok(v, &p->symlinks, sizeof s, 0))

@@ -160,6 +160,7 @@ struct wire_device {
     wire_str path;
     uint32_t mode, major, minor, uid, gid;
     int32_t fd;                      /* the launcher's own; -1 */
+    wire_str source;                 /* 0: path */
 };
 
 enum {

@@ -123,10 +123,9 @@ static int run_namespaces(struct op *op, enum wake why)
     struct sandbox *s = o->s;
     const Runtime__V1__PodSandboxConfig *c = s->config;
     const Runtime__V1__NamespaceOption *ns = sandbox_namespaces(s);
-    const Runtime__V1__UserNamespace *u = ns ? ns->userns_options : NULL;
-    bool userns = u && u->mode == RUNTIME__V1__NAMESPACE_MODE__POD && u->n_uids;
-    struct link_idmap uids = idmap_of(userns ? u->uids : NULL, userns ? u->n_uids : 0);
-    struct link_idmap gids = idmap_of(userns ? u->gids : NULL, userns ? u->n_gids : 0);
+    const Runtime__V1__UserNamespace *u = spec_userns(c);
+    struct link_idmap uids = idmap_of(u ? u->uids : NULL, u ? u->n_uids : 0);
+    struct link_idmap gids = idmap_of(u ? u->gids : NULL, u ? u->n_gids : 0);
     size_t n_sysctls;
     auto_free char *storage = NULL;
     auto_free struct plan_pair *sysctls = sysctls_of(s, &storage, &n_sysctls);
@@ -144,11 +143,11 @@ static int run_namespaces(struct op *op, enum wake why)
         .sysctls = sysctls,
         .n_sysctls = n_sysctls,
         .shm_size = SHM_SIZE,
-        .userns = userns,
+        .userns = u != NULL,
         .uid_map = &uids,
         .gid_map = &gids,
-        .n_uid_map = userns,
-        .n_gid_map = userns,
+        .n_uid_map = u != NULL,
+        .n_gid_map = u != NULL,
     };
     sandbox_link_events(s, &ev);
     if (link_spawn(s->h->loop, &s->h->link_opts, &ls, &ev, on_ready, o, &s->link, &err) < 0) {
@@ -224,12 +223,15 @@ static int run_files(struct op *op, enum wake why)
     auto_free char **servers = d ? strv_of(d->servers, d->n_servers) : NULL;
     auto_free char **searches = d ? strv_of(d->searches, d->n_searches) : NULL;
     auto_free char **options = d ? strv_of(d->options, d->n_options) : NULL;
+    const Runtime__V1__UserNamespace *u = spec_userns(s->config);
     struct podfiles f = {
         .dir = s->dir,
         .hostname = s->config->hostname,
         .host_net = sandbox_host_network(s),
         .ips = (const char *const *)s->rec->ips,
         .n_ips = s->rec->n_ips,
+        .uid = u ? u->uids[0]->host_id : 0,
+        .gid = u ? u->gids[0]->host_id : 0,
         .has_dns = d != NULL,
         .servers = servers,
         .searches = searches,

@@ -92,13 +92,12 @@ static void namespaces(const struct spec_input *in, struct plan *plan)
 {
     const Runtime__V1__NamespaceOption *ns = spec_ns(in->config),
                                        *pod = spec_sandbox_ns(in->sandbox);
-    const Runtime__V1__UserNamespace *u = pod ? pod->userns_options : NULL;
 
     plan->pidns = pid_namespace(ns, pod);
     plan->host_net = (ns && ns->network == MODE(NODE)) || (pod && pod->network == MODE(NODE));
     plan->host_uts = plan->host_net;
     plan->host_ipc = (ns && ns->ipc == MODE(NODE)) || (pod && pod->ipc == MODE(NODE));
-    plan->host_userns = !u || u->mode != MODE(POD);
+    plan->host_userns = !spec_userns(in->sandbox);
     plan->own_cgroupns = cgroup_is_v2() && !spec_is_privileged(in->config);
 }
 
@@ -110,6 +109,7 @@ static int build(const struct spec_input *in, struct spec *s, struct err *err)
     int r;
 
     s->privileged = spec_is_privileged(c);
+    s->userns = spec_userns(in->sandbox);
     plan->id = in->id;
     plan->lower = in->lower;
     plan->upper = in->upper;

@@ -39,6 +39,9 @@ struct spec_node {
     const char *const *cdi_dirs;     /* NULL terminated */
 };
 
+/* The pod's user namespace, with one mapping of each kind; NULL: the node's. */
+const Runtime__V1__UserNamespace *spec_userns(const Runtime__V1__PodSandboxConfig *sandbox);
+
 /* Asks the kernel; the daemon's own abilities stay false. */
 void spec_node_init(struct spec_node *n);
 
@@ -110,6 +113,7 @@ struct spec {
     bool privileged;
     struct pool *pool;               /* the strings and arrays of it all */
     struct cdi_edits *cdi;           /* NULL: none */
+    const Runtime__V1__UserNamespace *userns;     /* the sandbox's */
 };
 
 int spec_build(const struct spec_input *in, struct spec **ret, struct err *err);

@@ -36,6 +36,14 @@ static bool file_starts(const char *path, char c)
     return got == c;
 }
 
+const Runtime__V1__UserNamespace *spec_userns(const Runtime__V1__PodSandboxConfig *sandbox)
+{
+    const ns_option *o = spec_sandbox_ns(sandbox);
+    const Runtime__V1__UserNamespace *u = o ? o->userns_options : NULL;
+
+    return u && u->mode == MODE(POD) && u->n_uids && u->n_gids ? u : NULL;
+}
+
 void spec_node_init(struct spec_node *n)
 {
     *n = (struct spec_node){ .caps = caps_own(), .cdi_dirs = cdi_default_dirs };
@@ -463,6 +471,30 @@ static int check_same_userns(const ns_option *c, const ns_option *s, struct err 
     return 0;
 }
 
+/* Mounts are mapped by the pod's own user namespace: kubelet hands the same maps to each. */
+static int check_mount_maps(const container_config *c, const Runtime__V1__PodSandboxConfig *sandbox,
+                            struct err *err)
+{
+    const Runtime__V1__UserNamespace *u = spec_userns(sandbox);
+
+    for (size_t i = 0; i < c->n_mounts; i++) {
+        const Runtime__V1__Mount *m = c->mounts[i];
+
+        if (!m->n_uidmappings && !m->n_gidmappings)
+            continue;
+        if (!u)
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "mount '%s': id mappings in a pod without a user namespace",
+                           m->container_path);
+        if (!same_maps(m->uidmappings, m->n_uidmappings, u->uids, u->n_uids) ||
+            !same_maps(m->gidmappings, m->n_gidmappings, u->gids, u->n_gids))
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "mount '%s': id mappings differ from those of the sandbox",
+                           m->container_path);
+    }
+    return 0;
+}
+
 static int check_paths(char *const *paths, size_t n, const char *what, struct err *err)
 {
     for (size_t i = 0; i < n; i++)
@@ -555,6 +587,8 @@ int spec_check_container(const container_config *c, const Runtime__V1__PodSandbo
         r = spec_check_process(c, node, err);
     if (r == 0)
         r = spec_check_mounts(c, node, err);
+    if (r == 0)
+        r = check_mount_maps(c, sandbox, err);
     if (r == 0)
         r = spec_check_devices(c, err);
     return r < 0 ? r : spec_check_cdi(c, node, err);

@@ -46,9 +46,10 @@ static bool is_device(const struct stat *st)
     return S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode);
 }
 
-static int add(struct found *f, const char *path, const struct stat *st, struct err *err)
+static int add(struct found *f, const char *path, const char *source, const struct stat *st,
+               struct err *err)
 {
-    struct plan_device d = { .path = path, .mode = st->st_mode, .major = major(st->st_rdev),
+    struct plan_device d = { .path = path, .source = source, .mode = st->st_mode, .major = major(st->st_rdev),
                              .minor = minor(st->st_rdev), .uid = st->st_uid, .gid = st->st_gid };
     struct cgroup_device_rule r = { S_ISCHR(st->st_mode) ? 'c' : 'b', d.major, d.minor, true, "" };
     size_t i;
@@ -68,8 +69,8 @@ static int add(struct found *f, const char *path, const struct stat *st, struct 
 }
 
 /* All devices below a directory of the host; links in it are left out. */
-static int add_dir(struct found *f, int dir, const char *target, int depth, bool top,
-                   struct err *err)
+static int add_dir(struct found *f, int dir, const char *target, const char *source, int depth,
+                   bool top, struct err *err)
 {
     static const char *const skip[] = { "pts",     "ptmx", "shm",         "fd",   "mqueue",
                                         "console", ".lxc", ".lxd-mounts", ".udev" };
@@ -83,7 +84,7 @@ static int add_dir(struct found *f, int dir, const char *target, int depth, bool
         return r;
     }
     while (r == 0 && depth < DEVICE_DEPTH_MAX && (e = readdir(d))) {
-        const char *path;
+        const char *path, *from;
         struct stat st;
         bool skipped = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
 
@@ -92,13 +93,14 @@ static int add_dir(struct found *f, int dir, const char *target, int depth, bool
         if (skipped || fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
             continue;
         path = pool_printf(f->p, "%s/%s", target, e->d_name);
+        from = pool_printf(f->p, "%s/%s", source, e->d_name);
         if (is_device(&st)) {
-            r = add(f, path, &st, err);
+            r = add(f, path, from, &st, err);
         } else if (S_ISDIR(st.st_mode)) {
             auto_fd int sub = openat(dir, e->d_name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
             if (sub >= 0)
-                r = add_dir(f, sub, path, depth + 1, false, err);
+                r = add_dir(f, sub, path, from, depth + 1, false, err);
         }
     }
     (void)closedir(d);
@@ -152,7 +154,8 @@ static int add_asked(struct found *f, const container_config *c, struct err *err
         if (r < 0)
             return r;
         f->access = d->permissions[0] ? d->permissions : "rwm";
-        r = S_ISDIR(st.st_mode) ? add_dir(f, fd, target, 0, false, err) : add(f, target, &st, err);
+        r = S_ISDIR(st.st_mode) ? add_dir(f, fd, target, d->host_path, 0, false, err)
+                                : add(f, target, d->host_path, &st, err);
         if (r < 0)
             return r;
     }
@@ -173,7 +176,7 @@ static int add_edits(struct found *f, const struct cdi_edits *e, const struct sp
         st.st_uid = d->uid >= 0 ? (uid_t)d->uid : user->uid;
         st.st_gid = d->gid >= 0 ? (gid_t)d->gid : user->gid;
         f->access = d->permissions[0] ? d->permissions : "rwm";
-        r = add(f, spec_path_clean(f->p, d->path), &st, err);
+        r = add(f, spec_path_clean(f->p, d->path), d->host_path, &st, err);
     }
     return r;
 }
@@ -210,7 +213,7 @@ static int find_all(struct found *f, const struct spec_input *in, bool privilege
     if (privileged) {
         auto_fd int dev = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-        r = dev < 0 ? err_sys(err, "/dev") : add_dir(f, dev, "/dev", 0, true, err);
+        r = dev < 0 ? err_sys(err, "/dev") : add_dir(f, dev, "/dev", "/dev", 0, true, err);
     }
     return r < 0 ? r : add_asked(f, in->config, err);
 }

@@ -242,6 +242,18 @@ static json_t *paths(const char *const *v, size_t n)
     return a;
 }
 
+static json_t *id_maps(Runtime__V1__IDMapping *const *m, size_t n)
+{
+    json_t *a = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(a, json_pack("{s:I, s:I, s:I}", "containerID",
+                                           (json_int_t)m[i]->container_id, "hostID",
+                                           (json_int_t)m[i]->host_id, "size",
+                                           (json_int_t)m[i]->length));
+    return a;
+}
+
 json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *netns)
 {
     static const char *const propagation[] = { "private", "slave", "shared" };
@@ -258,6 +270,10 @@ json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *net
     if (!str_empty(cgroup_path))
         json_object_set_new(linux_, "cgroupsPath", text(cgroup_path));
     json_object_set_new(linux_, "namespaces", namespaces(p, netns));
+    if (s->userns) {
+        json_object_set_new(linux_, "uidMappings", id_maps(s->userns->uids, s->userns->n_uids));
+        json_object_set_new(linux_, "gidMappings", id_maps(s->userns->gids, s->userns->n_gids));
+    }
     json_object_set_new(linux_, "resources", resources(s));
     json_object_set_new(linux_, "devices", devices(p));
     json_object_set_new(linux_, "maskedPaths", paths(p->masked, p->n_masked));

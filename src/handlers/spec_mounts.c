@@ -17,7 +17,7 @@
 
 typedef Runtime__V1__Mount mount_config;
 
-enum { MOUNTS_MAX = 4096 };
+enum { MOUNTS_MAX = 4096, TTY_GROUP = 5 };
 
 #define PROPAGATION(x) RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_##x
 
@@ -242,10 +242,18 @@ static void sort(struct plan_mount *v, size_t n)
     }
 }
 
-static void add_defaults(struct table *t, bool privileged, bool host_ipc, bool host_sys)
+/* /proc, /sys and /dev/mqueue show a namespace, and only who has rights over that one can mount
+ * them: in a user namespace they come from the host where the namespace is the host's. */
+struct defaults {
+    bool privileged, host_ipc;
+    bool host_proc, host_sys, host_mqueue;
+    bool tty_group;                  /* group 5 is there: devpts(5) */
+};
+
+static void add_defaults(struct table *t, const struct defaults *d)
 {
     const unsigned strict = PLAN_NOSUID | PLAN_NOEXEC | PLAN_NODEV,
-                   ro = privileged ? 0 : PLAN_RDONLY;
+                   ro = d->privileged ? 0 : PLAN_RDONLY;
     const struct plan_mount mounts[] = {
         { .kind = PLAN_MOUNT_FS,
           .flags = strict,
@@ -268,7 +276,8 @@ static void add_defaults(struct table *t, bool privileged, bool host_ipc, bool h
           .source = "devpts",
           .target = "/dev/pts",
           .fstype = "devpts",
-          .data = "newinstance,ptmxmode=0666,mode=0620,gid=5" },
+          .data = d->tty_group ? "newinstance,ptmxmode=0666,mode=0620,gid=5"
+                               : "newinstance,ptmxmode=0666,mode=0620" },
         { .kind = PLAN_MOUNT_FS,
           .flags = strict,
           .source = "mqueue",
@@ -286,16 +295,31 @@ static void add_defaults(struct table *t, bool privileged, bool host_ipc, bool h
     const struct plan_mount host_shm = {
         .kind = PLAN_MOUNT_BIND, .flags = strict, .source = "/dev/shm", .target = "/dev/shm"
     };
+    const struct plan_mount host[] = {
+        { .kind = PLAN_MOUNT_BIND,
+          .flags = strict | PLAN_RECURSIVE,
+          .source = "/proc",
+          .target = "/proc" },
+        { .kind = PLAN_MOUNT_BIND,
+          .flags = strict | PLAN_RECURSIVE | (d->privileged ? 0 : PLAN_RDONLY_REC),
+          .source = "/sys",
+          .target = "/sys" },
+        { .kind = PLAN_MOUNT_BIND,
+          .flags = strict | PLAN_OPTIONAL,
+          .source = "/dev/mqueue",
+          .target = "/dev/mqueue" },
+    };
+    const bool take[] = { d->host_proc, d->host_sys, d->host_mqueue };
 
-    /* sysfs belongs to the network namespace: who has no rights over that one cannot mount it */
-    const struct plan_mount sys = { .kind = PLAN_MOUNT_BIND,
-                                    .flags = strict | ro | PLAN_RECURSIVE,
-                                    .source = "/sys",
-                                    .target = "/sys" };
+    for (size_t i = 0; i < ARRAY_LEN(mounts); i++) {
+        const struct plan_mount *m = &mounts[i];
 
-    for (size_t i = 0; i < ARRAY_LEN(mounts); i++)
-        add(t, host_sys && strcmp(mounts[i].target, "/sys") == 0 ? &sys : &mounts[i]);
-    add(t, host_ipc ? &host_shm : &shm);
+        for (size_t k = 0; k < ARRAY_LEN(host); k++)
+            if (take[k] && strcmp(mounts[i].target, host[k].target) == 0)
+                m = &host[k];
+        add(t, m);
+    }
+    add(t, d->host_ipc ? &host_shm : &shm);
 }
 
 static void add_pod_files(struct table *t, const struct spec_input *in, struct pool *p)
@@ -327,6 +351,8 @@ static struct plan_mount asked_mount(const struct spec_input *in, const mount_co
 
     for (size_t i = 0; i < m->n_mount_options; i++)
         pm.flags |= (unsigned)option_flag(m->mount_options[i]);
+    if (m->n_uidmappings || m->n_gidmappings)
+        pm.flags |= PLAN_IDMAP;
     if (is_image(m)) {
         pm.kind = PLAN_MOUNT_OVERLAY;
         pm.flags = (pm.flags & ~(unsigned)PLAN_RECURSIVE) | PLAN_RDONLY;
@@ -336,8 +362,6 @@ static struct plan_mount asked_mount(const struct spec_input *in, const mount_co
     }
     if (m->readonly)
         pm.flags |= m->recursive_read_only ? PLAN_RDONLY_REC : PLAN_RDONLY;
-    if (m->n_uidmappings || m->n_gidmappings)
-        pm.flags |= PLAN_IDMAP;
     if (in->node->create_missing_host_paths)
         pm.flags |= PLAN_CREATE_SOURCE;
     pm.propagation = m->propagation == PROPAGATION(BIDIRECTIONAL)     ? PLAN_SHARED :
@@ -352,14 +376,23 @@ void spec_build_mounts(const struct spec_input *in, struct pool *p, const struct
     size_t n_volumes = in->image ? in->image->n_volumes : 0, n_edits = edits ? edits->n_mounts : 0;
     const Runtime__V1__NamespaceOption *ns = spec_ns(c), *pod = spec_sandbox_ns(in->sandbox);
     struct table t = { .n_asked = c->n_mounts };
+    const Runtime__V1__UserNamespace *u = spec_userns(in->sandbox);
     bool host_ipc = (ns && ns->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE) ||
                     (pod && pod->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE);
+    struct defaults d = {
+        .privileged = spec_is_privileged(c),
+        .host_ipc = host_ipc,
+        .host_proc = u && plan->pidns == PLAN_PID_HOST,
+        .host_sys = u && plan->host_net,
+        .host_mqueue = u && host_ipc,
+        .tty_group = !u || u->gids[0]->length > TTY_GROUP,
+    };
 
     t.v = pool_alloc(p, (16 + n_volumes + c->n_mounts + n_edits) * sizeof *t.v);
     t.asked = pool_alloc(p, (c->n_mounts + 1) * sizeof *t.asked);
     for (size_t i = 0; i < c->n_mounts; i++)
         t.asked[i] = spec_path_clean(p, c->mounts[i]->container_path);
-    add_defaults(&t, spec_is_privileged(c), host_ipc, !plan->host_userns && plan->host_net);
+    add_defaults(&t, &d);
     add_pod_files(&t, in, p);
     for (size_t i = 0; i < n_volumes; i++) {
         const char *path = spec_path_clean(p, in->image->volumes[i]);

@@ -53,6 +53,8 @@ static int write_file(const struct podfiles *f, const char *name, const struct s
         return err_sys(err, "pod file '%s'", path);
     if (fchmod(fd, 0644) < 0)                     /* whatever the umask is */
         return err_sys(err, "pod file '%s': mode", path);
+    if ((f->uid || f->gid) && fchown(fd, f->uid, f->gid) < 0)
+        return err_sys(err, "pod file '%s': owner", path);
     for (size_t off = 0; off < s->len;) {
         ssize_t n = write(fd, s->p + off, s->len - off);
 

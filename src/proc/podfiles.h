@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 struct podfiles {
     const char *dir;                 /* exists */
@@ -14,6 +15,8 @@ struct podfiles {
     bool host_net;
     const char *const *ips;
     size_t n_ips;
+    uid_t uid;                       /* who owns them: root of the pod's user namespace, or 0 */
+    gid_t gid;
     bool has_dns;                    /* dns_config was given, even if empty */
     char *const *servers, *const *searches, *const *options; /* NULL terminated, or NULL: none */
     const char *node_root;           /* where the node's etc/ and run/ are; NULL: "/" (tests say otherwise) */

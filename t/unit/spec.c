@@ -262,6 +262,7 @@ static void test_sandbox(void)
     is_str(check_pod(), "user namespaces (userns_options) are not supported", "refused by name");
     node.userns = true;
     is_str(check_pod(), "", "where it can be done");
+    ok(spec_userns(&t.sb) == &u, "it is the pod's");
     u.n_uids = 2;
     ok(check_pod()[0], "two mappings: %s", e.text);
     u.n_uids = 1;
@@ -831,6 +832,69 @@ static void test_namespaces(void)
     }
 }
 
+static void test_userns(void)
+{
+    Runtime__V1__UserNamespace u = RUNTIME__V1__USER_NAMESPACE__INIT;
+    Runtime__V1__IDMapping map = RUNTIME__V1__IDMAPPING__INIT, *maps = &map,
+                           other = RUNTIME__V1__IDMAPPING__INIT, *others = &other;
+
+    char *cmd = z("true");
+
+    map.host_id = 1 << 20;
+    other.host_id = 1 << 21;
+    map.length = other.length = 1 << 16;
+    u.mode = MODE(POD);
+    u.uids = u.gids = &maps;
+    u.n_uids = u.n_gids = 1;
+    node.userns = true;
+
+    reset();
+    t.c.command = &cmd;
+    t.c.n_command = 1;
+    t.sb_ns.userns_options = &u;
+    t.sec.namespace_options = &t.ns;
+    t.ns.userns_options = &u;
+    mount_of(0, "/etc", "/v");
+    t.m[0].uidmappings = t.m[0].gidmappings = &maps;
+    t.m[0].n_uidmappings = t.m[0].n_gidmappings = 1;
+    is_str(check(), "", "a mount with the maps of the pod");
+    struct spec *s = build();
+    ok(!s->plan.host_userns && mount_at(s, "/v")->flags & PLAN_IDMAP, "it is mapped");
+    is_int(mount_at(s, "/proc")->kind, PLAN_MOUNT_FS, "/proc is the pod's");
+    is_int(mount_at(s, "/sys")->kind, PLAN_MOUNT_FS, "/sys too");
+    ok(strstr(mount_at(s, "/dev/pts")->data, "gid=5"), "terminals belong to group 5");
+    json_t *j = spec_json(s, "", ""), *m = json_object_get(json_object_get(j, "linux"), "gidMappings");
+    is_int(json_integer_value(json_object_get(json_array_get(m, 0), "hostID")), 1 << 20,
+           "the verbose status has the maps");
+    json_decref(j);
+    spec_free(s);
+
+    t.m[0].gidmappings = &others;
+    ok(strstr(check(), "differ"), "a mount with other maps: %s", e.text);
+    t.m[0].n_gidmappings = 0;
+    ok(strstr(check(), "differ"), "with half of them: %s", e.text);
+    t.m[0].n_uidmappings = 0;
+    is_str(check(), "", "with none");
+
+    map.length = 5;
+    t.sb_ns.network = t.sb_ns.ipc = t.sb_ns.pid = MODE(NODE);
+    s = build();
+    ok(!strstr(mount_at(s, "/dev/pts")->data, "gid="), "no group 5 there");
+    ok(mount_at(s, "/sys")->kind == PLAN_MOUNT_BIND && mount_at(s, "/sys")->flags & PLAN_RDONLY_REC,
+       "the node's network: its /sys");
+    ok(mount_at(s, "/proc")->kind == PLAN_MOUNT_BIND &&
+           mount_at(s, "/dev/mqueue")->kind == PLAN_MOUNT_BIND,
+       "its processes, its IPC: likewise");
+    spec_free(s);
+
+    reset();
+    mount_of(0, "/etc", "/v");
+    t.m[0].uidmappings = t.m[0].gidmappings = &maps;
+    t.m[0].n_uidmappings = t.m[0].n_gidmappings = 1;
+    ok(strstr(check(), "without a user namespace"), "maps, but no user namespace: %s", e.text);
+    node.userns = false;
+}
+
 static void put(const char *name, const char *text)
 {
     auto_free char *p = mem_printf("%s/%s", dir, name);
@@ -1068,6 +1132,7 @@ int main(void)
     test_process();
     test_mounts();
     test_namespaces();
+    test_userns();
     test_user();
     test_signal();
     test_limits();

@@ -340,6 +340,7 @@ static int start_plugin(struct cni_call *c, struct err *err)
     o.path = path;
     o.argv = argv;
     o.envp = c->env;
+    o.dies_with_us = true;           /* what comes after us begins with a DEL */
     r = run_start(c->cni->loop, &o, in, strlen(in), OUT_MAX, left, on_run, c, &c->run, err);
     if (r == 0)
         c->ran = true;

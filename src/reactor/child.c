@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -40,6 +41,7 @@ struct child {
 static struct list children = LIST_INIT(children);
 
 struct launch {
+    pid_t parent;
     const struct child_opts *o;
     char *const *envp;
     const char *step;                /* of the child, when it failed */
@@ -104,6 +106,11 @@ IN_CHILD static int launch_main(void *arg)
 
     for (int sig = 1; sig < NSIG; sig++)
         (void)sigaction(sig, &dfl, NULL); /* KILL, STOP and libc's own are refused */
+    l->step = "prctl";
+    if (o->dies_with_us && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        goto fail;
+    if (o->dies_with_us && getppid() != l->parent)
+        _exit(127);                       /* it is gone already */
     if (o->new_session)
         (void)setsid();                   /* a new process is no group leader: cannot fail */
     if (launch_fds(l, &exec_fd) < 0)
@@ -162,7 +169,7 @@ static void on_child_exit(struct ev_loop *ev, ev_io *w, int revents)
 int child_spawn(struct loop *l, const struct child_opts *o, child_exit_fn on_exit, void *arg,
                 struct child **ret, struct err *err)
 {
-    struct launch la = { .o = o, .envp = o->envp ? o->envp : environ };
+    struct launch la = { .o = o, .parent = getpid(), .envp = o->envp ? o->envp : environ };
     const char *name = o->path ? o->path : o->argv[0];
     sigset_t all, old;
     struct child *c;

@@ -30,6 +30,7 @@ struct child_opts {
     size_t n_fds;
     int cwd_fd;                      /* -1, or the directory to start in */
     bool new_session;
+    bool dies_with_us;               /* SIGKILL when the daemon is gone, however that came */
 };
 
 #define CHILD_OPTS_INIT { .exec_fd = -1, .cwd_fd = -1 }

@@ -41,6 +41,16 @@ bool talk_up(void)
     return conn.fd >= 0;
 }
 
+/* The end of a pod that never was one. Its directory goes too if nothing else is in it: a daemon
+ * that came after the one that made us may have looked already. */
+static void vanish(void)
+{
+    sandbox_drop();
+    if (pod.state_fd >= 0)
+        (void)rmdir(pod.state_dir);
+    _exit(1);
+}
+
 static void drop(void)
 {
     int fd = conn.fd;
@@ -63,10 +73,8 @@ static void drop(void)
     exec_link_down();
     attach_link_down();
     ctr_link_down();
-    if (!made) {                     /* nobody knows this pod yet */
-        sandbox_drop();
-        _exit(1);
-    }
+    if (!made)                       /* nobody knows this pod yet */
+        vanish();
 }
 
 static int send_one(const void *p, size_t n, int fd)
@@ -202,6 +210,13 @@ static void do_init(uint32_t serial, const struct wire_init *m, int *fds, size_t
         if (pod.state_fd >= 0)
             (void)unlinkat(pod.state_fd, "exits", AT_REMOVEDIR);
         _exit(1);
+    }
+    /* A daemon that went meanwhile has left the pod as one that was being made: its successor undoes
+     * it, and may have begun before it could reach us. */
+    struct pollfd p = { conn.fd, 0, 0 };
+    if (poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR))) {
+        ctr_kill_all();
+        vanish();
     }
     made = greeted = true;
     send_ready(serial);

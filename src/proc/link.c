@@ -98,6 +98,8 @@ struct link *link_free(struct link *k)
     list_each(x, &k->execs, struct link_exec, l) {   /* their owners still hold these */
         list_del(&x->l);
         x->k = NULL;
+        if (!x->ev.started && !x->ev.exited)
+            free(x);                 /* a forgotten one has no owner */
     }
     list_each(a, &k->attaches, struct link_attach, l) {
         list_del(&a->l);
@@ -202,19 +204,39 @@ int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *
     return 0;
 }
 
+/* What was queued could not be sent after all. Where the link has ended, that answers, in order. */
+static void unsent(struct link *k, uint32_t serial, int r)
+{
+    struct err e = ERR_INIT;
+    struct call *c;
+
+    if (r == -EPIPE || r == -ECONNRESET || !(c = call_take(k, serial)))
+        return;
+    err_code(&e, r, "write to the sandbox's supervisor");
+    call_done(k, c, &e);
+}
+
 static void queue_flush(struct link *k)
 {
     struct msg *m;
 
-    list_each(m, &k->queue, struct msg, l) {
-        if (send_now(k, m->data, m->len, m->fds, m->n_fds) == -EAGAIN)
+    while (!k->down && (m = list_first(&k->queue, struct msg, l))) {
+        int r = send_now(k, m->data, m->len, m->fds, m->n_fds);
+        struct wire_hdr h;
+
+        if (r == -EAGAIN)
             return;
-        list_del(&m->l);             /* an error shows as the end of the link soon */
+        memcpy(&h, m->data, sizeof h);
+        list_del(&m->l);
         k->n_queue--;
         for (size_t i = 0; i < m->n_fds; i++)
             fd_close(m->fds[i]);
         free(m);
+        if (r < 0)
+            unsent(k, h.serial, r);
     }
+    if (k->down)
+        return;
     ev_io_stop(loop_ev(k->loop), &k->io);
     ev_io_set(&k->io, k->fd, EV_READ);
     ev_io_start(loop_ev(k->loop), &k->io);
@@ -268,15 +290,22 @@ static void go_down(struct link *k, const struct err *why)
         ready_failed(k, &e);
         return;
     }
-    while (!list_empty(&k->calls) && !k->doomed) {
-        struct call *c = list_first(&k->calls, struct call, l);
+    struct call *c, *shutdown = NULL;
+    while (!k->doomed && (c = list_first(&k->calls, struct call, l))) {
         list_del(&c->l);
-        call_done(k, c, c->kind == CALL_SHUTDOWN ? NULL : &e);
+        if (c->kind == CALL_SHUTDOWN && !shutdown)
+            shutdown = c;            /* last: whoever asked for it frees the link */
+        else
+            call_done(k, c, c->kind == CALL_SHUTDOWN ? NULL : &e);
     }
     while (!list_empty(&k->execs) && !k->doomed)
         exec_done(list_first(&k->execs, struct link_exec, l), 128 + 9, &e);
     while (!list_empty(&k->attaches) && !k->doomed)
         attach_done(list_first(&k->attaches, struct link_attach, l), &e);
+    if (shutdown && k->doomed)
+        free(shutdown);
+    else if (shutdown)
+        call_done(k, shutdown, NULL);
     if (!k->doomed && !k->stopping)
         k->ev.on_gone(k->ev.arg);
 }

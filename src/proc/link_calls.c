@@ -171,7 +171,7 @@ void link_signal(struct link *k, const char *id, int sig)
                     NULL); /* a link that is down says so itself */
 }
 
-/* An answer that must not come before the caller has returned. */
+/* Answered at once (from inside) when it cannot be sent. */
 static void request(struct link *k, enum call_kind kind, enum wire_type type, const void *body,
                     size_t len, const char *what, link_reply_fn done, void *arg)
 {
@@ -182,10 +182,10 @@ static void request(struct link *k, enum call_kind kind, enum wire_type type, co
 
     c->reply = done;
     c->arg = arg;
-    if (r < 0 && k->down) {
+    if (r < 0) {
         list_del(&c->l);
-        call_done(k, c, kind == CALL_SHUTDOWN ? NULL : &e);
-    }                                /* else the end of the link answers */
+        call_done(k, c, kind == CALL_SHUTDOWN && k->down ? NULL : &e);
+    }
 }
 
 void link_reopen_log(struct link *k, const char *id, link_reply_fn done, void *arg)

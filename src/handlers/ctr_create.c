@@ -113,6 +113,17 @@ static void create_free(struct create *o)
     free(o);
 }
 
+void ctr_create_drop(struct op *op)
+{
+    struct create *o = create_of(op);
+
+    op_drop(op);
+    o->c->create = NULL;
+    waiters_drop(&o->waiters);
+    list_del(&o->turn.l);
+    create_free(o);
+}
+
 static void create_done(struct op *op)
 {
     struct create *o = create_of(op);

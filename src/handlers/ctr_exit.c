@@ -33,10 +33,22 @@ struct sweep {
     char *path;
     int tries;
     double wait_s;
+    struct list waits;               /* struct exit_wait */
 };
+
+static void wake_all(struct list *from)
+{
+    struct exit_wait *w;
+
+    while ((w = list_first(from, struct exit_wait, l))) {
+        list_del(&w->l);
+        op_wake(w->op, WAKE_DONE);
+    }
+}
 
 static void sweep_free(struct sweep *w)
 {
+    wake_all(&w->waits);
     ev_timer_stop(loop_ev(w->h->loop), &w->timer);
     list_del(&w->l);
     free(w->path);
@@ -78,10 +90,25 @@ void cgroup_sweep(struct handlers *h, const char *path)
 
     w->h = h;
     w->path = mem_strdup(path);
+    list_init(&w->waits);
     w->wait_s = SWEEP_FIRST_MS / 2e3;
     list_add_tail(&h->sweeps, &w->l);
     ev_timer_init(&w->timer, on_sweep, 0., 0.);
     sweep_try(w);
+}
+
+bool cgroup_sweep_wait(struct handlers *h, const char *path, struct exit_wait *e, struct op *op)
+{
+    struct sweep *w;
+
+    list_each(w, &h->sweeps, struct sweep, l) {
+        if (strcmp(w->path, path) != 0)
+            continue;
+        e->op = op;
+        list_add_tail(&w->waits, &e->l);
+        return true;
+    }
+    return false;
 }
 
 void cgroup_sweeps_end(struct handlers *h)
@@ -115,6 +142,8 @@ void ctr_acks_flush(void *handlers)
     struct handlers *h = handlers;
     struct ack *a;
 
+    if (list_empty(&h->acks) || !store_commit(h->store))
+        return;    /* the supervisor keeps what we could not record */
     while ((a = list_first(&h->acks, struct ack, l))) {
         struct sandbox *s = sandbox_by_id(h, a->sandbox);
 
@@ -138,8 +167,6 @@ static const char *reason_of(const struct ctr_exit *x)
 
 void ctr_set_exited(struct ctr *c, const struct ctr_exit *x)
 {
-    struct list waits = LIST_INIT(waits);
-    struct exit_wait *w;
     char message[MESSAGE_MAX];
 
     if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__EXITED)
@@ -162,15 +189,7 @@ void ctr_set_exited(struct ctr *c, const struct ctr_exit *x)
         cgroup_sweep(c->h, c->rec->cgroup_path);
     if (c->visible)
         event_ctr(c, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
-    /* a removal that is woken frees the container: nothing of it is looked at from here on */
-    while ((w = list_first(&c->exit_waits, struct exit_wait, l))) {
-        list_del(&w->l);
-        list_add_tail(&waits, &w->l);
-    }
-    while ((w = list_first(&waits, struct exit_wait, l))) {
-        list_del(&w->l);
-        op_wake(w->op, WAKE_DONE);
-    }
+    wake_all(&c->exit_waits);
 }
 
 void ctr_on_exit(struct handlers *h, struct sandbox *s, const struct link_exit *x)
@@ -199,6 +218,11 @@ void sandbox_lost(struct sandbox *s)
     list_each(c, &s->ctrs, struct ctr, in_sandbox) {
         if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__RUNNING) {
             struct ctr_exit e = { .code = 255, .reason = "Unknown",
+                                  .message = "the sandbox's supervisor is gone" };
+
+            ctr_set_exited(c, &e);
+        } else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__STARTING && !c->start) {
+            struct ctr_exit e = { .code = 128, .reason = "StartError",
                                   .message = "the sandbox's supervisor is gone" };
 
             ctr_set_exited(c, &e);

@@ -13,6 +13,11 @@ void ctr_stop_start(struct ctr *c, int64_t grace_ms, ctr_done_fn done, void *arg
 /* Kills if needed, then removes all of it. */
 void ctr_remove_start(struct ctr *c, ctr_done_fn done, void *arg);
 
+/* Operations that are still live when the daemon ends; the next start finishes what they did. */
+void ctr_create_drop(struct op *op);
+void ctr_start_drop(struct op *op);
+void ctr_stop_drop(struct op *op);   /* a stop or a removal */
+
 /* --- exits (ctr_exit.c) */
 struct exit_wait {
     struct list l;
@@ -37,6 +42,8 @@ void ctr_acks_flush(void *handlers);
 
 /* Kills what is left in a cgroup and removes it, trying again for a while. Takes a copy of path. */
 void cgroup_sweep(struct handlers *h, const char *path);
+/* True: that still goes on, and w's operation is woken when it is over. */
+bool cgroup_sweep_wait(struct handlers *h, const char *path, struct exit_wait *w, struct op *op);
 void cgroup_sweeps_end(struct handlers *h);
 
 /* Ends the execs and attaches of a container, the port-forwards of a sandbox. */

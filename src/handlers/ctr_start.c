@@ -77,6 +77,7 @@ static int start_spec(struct op *op, enum wake why)
     o->launched = true;
     c->rec->state = CRICKET__STATE__CONTAINER__STATE__STARTING;
     ctr_save(c);
+    (void)store_commit(c->h->store);    /* before there is a cgroup or process to be found again */
     o->input = ctr_input_new(c);
     r = spec_build(&o->input->in, &o->spec, &op->err);
     if (r < 0)
@@ -113,6 +114,24 @@ static int start_launch(struct op *op, enum wake why)
     return r < 0 ? r : op_wait(op, 0);
 }
 
+static void start_free(struct start *o)
+{
+    spec_free(o->spec);
+    ctr_input_free(o->input);
+    free(o);
+}
+
+void ctr_start_drop(struct op *op)
+{
+    struct start *o = start_of(op);
+
+    op_drop(op);
+    o->c->start = NULL;
+    waiters_drop(&o->waiters);
+    list_del(&o->turn.l);
+    start_free(o);
+}
+
 static void start_done(struct op *op)
 {
     struct start *o = start_of(op);
@@ -134,9 +153,7 @@ static void start_done(struct op *op)
         waiters_ok(&o->waiters, &reply.base);
     }
     turn_end(&c->turns, &o->turn);
-    spec_free(o->spec);
-    ctr_input_free(o->input);
-    free(o);
+    start_free(o);
 }
 
 static const struct op_step start_steps[] = {

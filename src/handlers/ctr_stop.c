@@ -102,6 +102,24 @@ static void op_end(struct ctr_op *o)
     free(o);
 }
 
+void ctr_stop_drop(struct op *op)
+{
+    struct ctr_op *o = ctr_op_of(op);
+    struct done *d;
+
+    op_drop(op);
+    *o->slot = NULL;
+    waiters_drop(&o->waiters);
+    while ((d = list_first(&o->dones, struct done, l))) {
+        list_del(&d->l);
+        free(d);
+    }
+    ev_timer_stop(loop_ev(o->c->h->loop), &o->kill_timer);
+    exit_wait_end(&o->exit);
+    list_del(&o->turn.l);
+    free(o);
+}
+
 static bool runs(const struct ctr *c)
 {
     return c->rec->state == CRICKET__STATE__CONTAINER__STATE__RUNNING ||
@@ -218,6 +236,11 @@ void ctr_stop_start(struct ctr *c, int64_t grace_ms, ctr_done_fn done, void *arg
     struct ctr_op *o;
     bool fresh;
 
+    if (c->remove) {    /* which kills; behind it there is no container to be stopped */
+        if (done)
+            op_done_add(ctr_op_of(c->remove), done, arg);
+        return;
+    }
     if (!may_run(c) && !c->create) {
         if (done)
             done(arg, NULL);
@@ -274,6 +297,23 @@ static int remove_mark(struct op *op, enum wake why)
     return stop_insist(op, why);
 }
 
+/* With the record goes the last that knows of the cgroup. */
+static int remove_cgroup(struct op *op, enum wake why)
+{
+    struct ctr_op *o = ctr_op_of(op);
+    struct ctr *c = o->c;
+    const char *path = c->rec->cgroup_path;
+
+    (void)why;
+    if (!path[0])
+        return 0;
+    exit_wait_end(&o->exit);
+    if (cgroup_sweep_wait(c->h, path, &o->exit, op))
+        return op_wait(op, 0);
+    cgroup_sweep(c->h, path);
+    return cgroup_sweep_wait(c->h, path, &o->exit, op) ? op_wait(op, 0) : 0;
+}
+
 static int remove_commit(struct op *op, enum wake why)
 {
     struct ctr *c = ctr_op_of(op)->c;
@@ -283,6 +323,7 @@ static int remove_commit(struct op *op, enum wake why)
         return err_set(&op->err, -EBUSY, "container %s: still running after SIGKILL", c->id);
     c->rec->state = CRICKET__STATE__CONTAINER__STATE__REMOVING;
     ctr_save(c);
+    (void)store_commit(c->h->store);    /* before its layers may go */
     ctr_drop_layers(c);
     return 0;
 }
@@ -305,6 +346,7 @@ static void remove_done(struct op *op)
         event_ctr(c, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_DELETED_EVENT);
     }
     log_info("op=rm ctr=%s name='%s'", c->id, c->config->metadata->name);
+    ctr_end_execs(c);
     list_del(&c->in_sandbox);    /* a sandbox that waits for this may go right away */
     op_answer(o);
     op_end(o);
@@ -315,6 +357,7 @@ static void remove_done(struct op *op)
 static const struct op_step remove_steps[] = {
     { "turn", step_turn },
     { "kill", remove_mark },
+    { "cgroup", remove_cgroup },
     { "commit", remove_commit },
     { 0 },
 };
@@ -323,10 +366,23 @@ static const struct op_class remove_class = {
     .name = "rm", .steps = remove_steps, .done = remove_done
 };
 
+/* The removal of c, to be joined or just made. It does not wait out the grace of a stop. */
+static struct ctr_op *remove_get(struct ctr *c, bool *ret_new)
+{
+    bool fresh;
+
+    *ret_new = !c->remove;
+    if (c->remove)
+        return ctr_op_of(c->remove);
+    if (c->stop)
+        (void)stop_get(c, 0, &fresh);
+    return op_new(c, &c->remove);
+}
+
 void ctr_remove_start(struct ctr *c, ctr_done_fn done, void *arg)
 {
-    bool fresh = !c->remove;
-    struct ctr_op *o = fresh ? op_new(c, &c->remove) : ctr_op_of(c->remove);
+    bool fresh;
+    struct ctr_op *o = remove_get(c, &fresh);
 
     if (done)
         op_done_add(o, done, arg);
@@ -351,8 +407,7 @@ void handle_remove_container(struct rpc *rpc, const ProtobufCMessage *req, void 
         rpc_fail_err(rpc, &err);
         return;
     }
-    fresh = !c->remove;
-    o = fresh ? op_new(c, &c->remove) : ctr_op_of(c->remove);
+    o = remove_get(c, &fresh);
     waiters_add(&o->waiters, rpc);
     if (fresh)
         op_start(&o->op, &remove_class, c->h->loop, c->id);

@@ -7,6 +7,7 @@
 #include "handlers/objects.h"
 #include "handlers/recover.h"
 #include "handlers/sandbox_net.h"
+#include "handlers/sandbox_op.h"
 #include "handlers/stats.h"
 #include "mem.h"
 #include "proc/cgroup.h"
@@ -178,6 +179,33 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
     return 0;
 }
 
+/* What is under way stays as it is on record: the next start finishes it. Nothing may go on by
+ * itself from here on, since what its steps need is about to go. */
+static void drop_ops(struct handlers *h)
+{
+    struct sandbox *s;
+    struct ctr *c;
+
+    ctr_each(h, i, c) {
+        if (c->create)
+            ctr_create_drop(c->create);
+        if (c->start)
+            ctr_start_drop(c->start);
+        if (c->stop)
+            ctr_stop_drop(c->stop);
+        if (c->remove)
+            ctr_stop_drop(c->remove);
+    }
+    sandbox_each(h, i, s) {
+        if (s->run)
+            sandbox_op_drop(s->run);
+        if (s->stop)
+            sandbox_op_drop(s->stop);
+        if (s->remove)
+            sandbox_op_drop(s->remove);
+    }
+}
+
 struct handlers *handlers_free(struct handlers *h)
 {
     struct sandbox *s;
@@ -190,6 +218,7 @@ struct handlers *handlers_free(struct handlers *h)
         ctr_end_execs(c);
     sandbox_each(h, i, s)
         sandbox_end_forwards(s);
+    drop_ops(h);
     h->stream = h->stream ? stream_free(h->stream) : NULL;
     image_puller_free(h);
     h->cni = cni_free(h->cni);

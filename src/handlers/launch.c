@@ -110,6 +110,8 @@ int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len
     int fds[CGROUP_FDS_MAX], n, r;
     auto_fd int plan_fd = -1, oom_fd = -1;
 
+    if (!c->sandbox->link)    /* it went while the seccomp profile was compiled */
+        return err_rpc(err, GRPC_FAILED_PRECONDITION, "the sandbox's supervisor is gone");
     spec->plan.process.seccomp = bpf;
     spec->plan.process.seccomp_len = bpf_len;
     spec->plan.process.seccomp_flags = bpf_flags;

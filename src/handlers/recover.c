@@ -115,7 +115,7 @@ static void settle_unseen(struct meeting *m)
     list_each(c, &m->s->ctrs, struct ctr, in_sandbox) {
         if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__STARTING)
             set_lost(c, "StartError", 128, "the runtime was restarted while the container was being started");
-        else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__RUNNING && c->pidfd < 0)
+        else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__RUNNING && !c->rec->pid)
             set_lost(c, "Unknown", 255, "the container ended while the runtime was down");
     }
 }
@@ -127,7 +127,9 @@ static void on_ctr(void *arg, const struct link_ctr *x)
 
     if (!m->s || !c || c->sandbox != m->s)
         return;
-    if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__STARTING) {
+    /* CREATED: the run store could not be written when it was started */
+    if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__STARTING ||
+        c->rec->state == CRICKET__STATE__CONTAINER__STATE__CREATED) {
         c->rec->state = CRICKET__STATE__CONTAINER__STATE__RUNNING;
         c->rec->started_at = x->started_at;
         ctr_save(c);
@@ -263,9 +265,13 @@ static void meet(struct recovery *r, struct sandbox *s, const char *dir)
     struct meeting *m = mem_new(struct meeting);
     struct link_events ev = { .on_exit = stray_exit, .on_gone = stray_gone, .arg = m };
     struct err err = ERR_INIT;
+    struct ctr *c;
 
-    if (s)
+    if (s) {
         sandbox_link_events(s, &ev);
+        list_each(c, &s->ctrs, struct ctr, in_sandbox)
+            c->rec->pid = 0;    /* until on_ctr() */
+    }
     m->r = r;
     m->s = s;
     m->dir = mem_strdup(dir);

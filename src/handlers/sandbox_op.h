@@ -30,6 +30,8 @@ static inline struct sandbox_op *sandbox_op_of(struct op *op)
 struct sandbox_op *sandbox_op_new(struct sandbox *s, struct op **slot);
 void sandbox_op_free(struct sandbox_op *o);
 
+void sandbox_op_drop(struct op *op); /* the daemon ends: as ctr_stop_drop() */
+
 /* --- steps of the teardown, in the order of CRI.md 4.3. Each tolerates that its part is gone already. */
 int down_turn(struct op *op, enum wake why);         /* waits for the sandbox's turn */
 int down_kill(struct op *op, enum wake why);         /* every container stopped, grace 0 */

@@ -19,7 +19,6 @@ enum { SHM_SIZE = 64 * 1024 * 1024 };
 static int run_cgroup(struct op *op, enum wake why)
 {
     struct sandbox *s = sandbox_op_of(op)->s;
-    struct sandbox *other;
     auto_free char *made = NULL;
     struct err err = ERR_INIT;
 
@@ -28,14 +27,10 @@ static int run_cgroup(struct op *op, enum wake why)
         op->err = err;
         return err_note(&op->err, "cgroup parent of the sandbox");
     }
-    /* Whoever goes last takes the parent away: all sandboxes below it know where ours begins. */
-    if (made)
+    if (made) {    /* whoever goes last below it takes it away: teardown.c */
         pb_set(&s->rec->cgroup_made, made);
-    sandbox_each(s->h, i, other)
-        if (!made && other != s && strcmp(other->rec->cgroup_parent, s->rec->cgroup_parent) == 0 &&
-            other->rec->cgroup_made[0])
-            pb_set(&s->rec->cgroup_made, other->rec->cgroup_made);
-    sandbox_save(s);
+        sandbox_save(s);
+    }
     return 0;
 }
 
@@ -208,6 +203,7 @@ static int run_network(struct op *op, enum wake why)
     s->rec->cni_added = true;
     pb_set(&s->rec->cni_config, cni_config_json(s->h->cni));
     sandbox_save(s);
+    (void)store_commit(s->h->store);
     net_attach_init(&n, s, false);
     if (cni_add(s->h->cni, &n.a, 0, on_cni_added, o, &o->cni, &err) < 0) {
         op->err = err;
@@ -247,6 +243,8 @@ static int run_ready(struct op *op, enum wake why)
     struct sandbox *s = sandbox_op_of(op)->s;
 
     (void)why;
+    if (!s->link)    /* sandbox_lost() was here while the network was made */
+        return err_rpc(&op->err, GRPC_UNKNOWN, "the supervisor of the sandbox is gone");
     s->rec->state = CRICKET__STATE__SANDBOX__STATE__READY;
     s->visible = true;
     sandbox_save(s);
@@ -394,6 +392,7 @@ void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *
     s->rec->state = CRICKET__STATE__SANDBOX__STATE__MAKING;
     pb_set(&s->rec->cgroup_parent, parent);
     sandbox_save(s);
+    (void)store_commit(h->store);    /* whatever is made from here on is found again */
 
     o = sandbox_op_new(s, &s->run);
     waiters_init(&o->waiters, run_none_left, o);

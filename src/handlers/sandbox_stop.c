@@ -87,8 +87,10 @@ static void remove_done(struct op *op)
     Runtime__V1__RemovePodSandboxResponse reply = RUNTIME__V1__REMOVE_POD_SANDBOX_RESPONSE__INIT;
 
     if (op->err.code) {
-        if (s->rec->state == CRICKET__STATE__SANDBOX__STATE__READY)
+        /* One that was being made (start-up) comes into sight: a stop or remove can finish it. */
+        if (s->rec->state != CRICKET__STATE__SANDBOX__STATE__REMOVING)
             (void)down_mark(op, WAKE_START);
+        s->visible = true;
         waiters_fail(&o->waiters, &op->err);
         if (o->after)
             o->after(o->after_arg, &op->err);

@@ -290,7 +290,8 @@ void handle_attach(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
         rpc_fail_err(rpc, &err);
         return;
     }
-    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link) {
+    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link ||
+        c->remove) {
         rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "attach to container %s: it is not running (%s)", c->id,
                  ctr_state_name(c));
         return;

@@ -34,6 +34,17 @@ void sandbox_op_free(struct sandbox_op *o)
     free(o);
 }
 
+void sandbox_op_drop(struct op *op)
+{
+    struct sandbox_op *o = sandbox_op_of(op);
+
+    op_drop(op);
+    *o->slot = NULL;
+    waiters_drop(&o->waiters);
+    list_del(&o->turn.l);
+    free(o);
+}
+
 int down_turn(struct op *op, enum wake why)
 {
     struct sandbox_op *o = sandbox_op_of(op);
@@ -141,7 +152,10 @@ int down_network(struct op *op, enum wake why)
 static void on_shut(void *arg, const struct err *err)
 {
     struct sandbox_op *o = arg;
+    struct ctr *c;
 
+    list_each(c, &o->s->ctrs, struct ctr, in_sandbox)
+        ctr_end_execs(c);    /* nobody will tell their ends any more */
     if (err && err->code != -ECONNRESET)
         log_warn("op=%s sandbox=%s step=supervisor err='%s'", o->op.cls->name, o->s->id, err->text);
     if (o->s->link)
@@ -163,17 +177,18 @@ static void on_unmounted(void *arg, int status)
 /* The supervisor died without taking its mount along. */
 static int unmount_netns(struct op *op, struct sandbox *s)
 {
-    char *argv[] = { s->h->worker_path, (char *)(uintptr_t)"umount", s->rec->netns, NULL };
+    auto_free char *netns = mem_printf("%s/netns", s->dir);
+    char *argv[] = { s->h->worker_path, (char *)(uintptr_t)"umount", netns, NULL };
     struct child_opts o = CHILD_OPTS_INIT;
     struct child *c;
     struct stat st;
 
-    if (!s->rec->netns[0] || stat(s->rec->netns, &st) < 0)
+    if (stat(netns, &st) < 0)
         return 0;
     o.path = s->h->worker_path;
     o.argv = argv;
     if (child_spawn(s->h->loop, &o, on_unmounted, sandbox_op_of(op), &c, &op->err) < 0)
-        return err_note(&op->err, "unmount '%s'", s->rec->netns);
+        return err_note(&op->err, "unmount '%s'", netns);
     return op_wait(op, 0);
 }
 
@@ -220,14 +235,83 @@ static void drop_exits(const struct sandbox *s)
         closedir(d);
 }
 
+static bool at_or_below(const char *path, const char *top)
+{
+    size_t n = strlen(top);
+
+    return strncmp(path, top, n) == 0 && (path[n] == '/' || !path[n]);
+}
+
+static struct sandbox *other_below(const struct sandbox *s, const char *top)
+{
+    struct sandbox *other;
+
+    sandbox_each(s->h, i, other)
+        if (other != s && at_or_below(other->rec->cgroup_parent, top))
+            return other;
+    return NULL;
+}
+
+static bool has_line(const char *text, const char *line)
+{
+    size_t n = strlen(line);
+
+    for (const char *at = text; (at = strstr(at, line)); at += n)
+        if ((at == text || at[-1] == '\n') && (at[n] == '\n' || !at[n]))
+            return true;
+    return false;
+}
+
+/* One line of cgroup_made: "/path", or "controllers:/path" where hierarchies differ. What another
+ * sandbox has below it is that one's to remove from now on. */
+static void unmake_cgroup(struct sandbox *s, char *line)
+{
+    const char *top = strchr(line, '/'), *parent = s->rec->cgroup_parent;
+    auto_free char *own = mem_strdup(parent);
+    struct sandbox *heir = top ? other_below(s, top) : NULL;
+
+    if (heir && !has_line(heir->rec->cgroup_made, line)) {
+        auto_free char *all = mem_printf("%s%s%s", heir->rec->cgroup_made,
+                                         heir->rec->cgroup_made[0] ? "\n" : "", line);
+
+        pb_set(&heir->rec->cgroup_made, all);
+        sandbox_save(heir);
+    }
+    if (!heir) {
+        cgroup_remove_parents(parent, line);
+        return;
+    }
+    if (other_below(s, parent))
+        return;
+    /* ours alone is what lies below the last part that is shared */
+    for (char *slash = strrchr(own, '/'); slash && slash > own; slash = strrchr(own, '/')) {
+        *slash = '\0';
+        if (other_below(s, own)) {
+            *slash = '/';
+            break;
+        }
+    }
+    auto_free char *mine = mem_printf("%.*s%s", (int)(top - line), line, own);
+    cgroup_remove_parents(parent, mine);
+}
+
+static void unmake_cgroups(struct sandbox *s)
+{
+    auto_free char *made = mem_strdup(s->rec->cgroup_made);
+    char *save = NULL;
+
+    for (char *line = strtok_r(made, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+        unmake_cgroup(s, line);
+    pb_set(&s->rec->cgroup_made, "");
+}
+
 int down_files(struct op *op, enum wake why)
 {
     static const char *const names[] = { "hostname", "hosts", "resolv.conf", "netns", "sock", "exits" };
     struct sandbox *s = sandbox_op_of(op)->s;
 
     (void)why;
-    if (s->rec->cgroup_made[0])
-        cgroup_remove_parents(s->rec->cgroup_parent, s->rec->cgroup_made);
+    unmake_cgroups(s);
     drop_exits(s);
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         auto_free char *p = mem_printf("%s/%s", s->dir, names[i]);

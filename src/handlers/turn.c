@@ -69,6 +69,16 @@ void waiters_add(struct waiters *w, struct rpc *rpc)
     rpc_on_gone(rpc, on_gone, x);
 }
 
+void waiters_drop(struct waiters *w)
+{
+    struct waiter *x;
+
+    while ((x = list_first(&w->l, struct waiter, l))) {
+        rpc_on_gone(x->rpc, NULL, NULL);
+        drop(x);
+    }
+}
+
 void waiters_ok(struct waiters *w, const ProtobufCMessage *reply)
 {
     struct waiter *x;

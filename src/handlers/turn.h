@@ -37,6 +37,7 @@ struct waiters {
 void waiters_init(struct waiters *w, void (*none)(void *arg, enum rpc_gone why), void *arg);
 void waiters_add(struct waiters *w, struct rpc *rpc);
 bool waiters_empty(const struct waiters *w);
+void waiters_drop(struct waiters *w);     /* answers nobody: the daemon ends */
 /* Answers all and leaves the list empty. */
 void waiters_ok(struct waiters *w, const ProtobufCMessage *reply);
 void waiters_fail(struct waiters *w, const struct err *err);

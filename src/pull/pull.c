@@ -417,5 +417,9 @@ void pull_cancel(struct pull *pl)
 
 void pull_drop_first(struct puller *p)
 {
-    pull_cancel(list_first(&p->pulls, struct pull, link));
+    struct pull *pl = list_first(&p->pulls, struct pull, link);
+
+    op_drop(&pl->op);
+    list_del(&pl->link);
+    pull_free(pl);
 }

@@ -203,6 +203,17 @@ void op_cancel(struct op *op, int grpc)
         op->cls->cancel(op);         /* ends in op_wake(), now or later; may free op */
 }
 
+void op_drop(struct op *op)
+{
+    assert(!op->running);
+    ev_timer_stop(loop_ev(op->loop), &op->timer);
+    list_del(&op->job.l);
+    list_del(&op->all);
+    n_ops--;
+    free(op->cause);
+    op->cause = NULL;
+}
+
 size_t op_count(void)
 {
     return n_ops;

@@ -81,6 +81,9 @@ void op_fail(struct op *op, const struct err *err);
 /* grpc: GRPC_CANCELLED or GRPC_DEADLINE_EXCEEDED. Nothing happens to an operation that is already
  * undoing. */
 void op_cancel(struct op *op, int grpc);
+/* The end of the program: takes the operation away from the runner, wherever it is. No step, no
+ * undo, no `done`; its owner frees it. Not from inside of a step. */
+void op_drop(struct op *op);
 size_t op_count(void);
 /* Every live operation with the name of the step it is in. fn must not start or wake any. */
 void op_each(void (*fn)(const struct op *op, const char *step, void *arg), void *arg);

@@ -383,6 +383,12 @@ static void settle(void *arg)
     ev_timer_start(loop_ev(s->loop), &s->retry);
 }
 
+bool store_commit(struct store *s)
+{
+    settle(s);
+    return !s->pending.count;
+}
+
 static void on_retry(struct ev_loop *ev, struct ev_timer *t, int events)
 {
     (void)ev, (void)events;

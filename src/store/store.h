@@ -57,6 +57,9 @@ int store_each(struct store *s, enum store_table t, store_row_fn fn, void *arg, 
 /* Sandbox and container records: run store at the end of this turn, durable one within lazy_ms. */
 void store_put(struct store *s, enum store_table t, const char *key, const void *val, size_t len);
 void store_del(struct store *s, enum store_table t, const char *key);
+/* Commits to the run store now: for what must be on record before the next thing is done, not only
+ * before its reply. False: it could not be written yet. */
+bool store_commit(struct store *s);
 
 /* Durable batches: all or nothing, in order of submission. Keys have 1 to 255 bytes. */
 struct store_batch;

@@ -398,6 +398,7 @@ static void dispatch(struct link *k, const struct wire_hdr *h, const char *body,
         struct wire_started started;
         struct wire_exec_exited exited;
     } b;
+    struct err err = ERR_INIT;
     struct link_exec *x;
     struct link_attach *a;
 
@@ -432,8 +433,13 @@ static void dispatch(struct link *k, const struct wire_hdr *h, const char *body,
         break;
     case WIRE_ATTACH_END:
         a = attach_find(k, h->serial);
-        if (a)
+        b.reply.text[WIRE_TEXT - 1] = '\0';
+        if (a && b.reply.code < 0) {
+            err_set(&err, b.reply.code, "%s", b.reply.text);
+            attach_done(a, &err);
+        } else if (a) {
             attach_done(a, NULL);
+        }
         break;
     default:                         /* a newer supervisor's event: nothing that we asked for */
         break;

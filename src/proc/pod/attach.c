@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attach: a client has up to three descriptors of its own. Output is copied to every client as it
- * is logged; a client that does not take it gets a bounded buffer and is then dropped, so nobody
- * waits for it. Input of all clients is merged into the container's stdin; while that is full the
- * client is not read.
+ * is logged. While a client is behind by more than ATTACH_HIGH the container's output is not read:
+ * so it gets all, and the container goes at its speed. One that takes nothing for ATTACH_STALL_MS
+ * is dropped, so nobody waits for it for longer. Once the container has ended, clients have as long
+ * for what is left, and nobody waits. Input of all clients is merged into the container's stdin;
+ * while that is full the client is not read.
  *
  * End of input closes a stdin_once container's stdin, but not when the input ended because the
  * daemon was killed: that looks the same for the moment between two descriptors closing, so the end
@@ -16,25 +18,29 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-enum { ATTACH_BUFFER = 256 * 1024, ATTACH_IN = 4096, ATTACH_EOF_MS = 20 };
+enum { ATTACH_HIGH = 64 * 1024, ATTACH_IN = 4096, ATTACH_EOF_MS = 20, ATTACH_STALL_MS = 2000 };
 
 struct sink {                        /* one output of a client */
     struct src src;
     struct attach *a;
     char *buf;
-    size_t len;
+    size_t len, cap;
 };
 
 struct attach {
-    struct attach *next;             /* of the container */
-    struct ctr *ctr;
+    struct attach *next;             /* of the container, or of `ending` */
+    struct ctr *ctr;                 /* NULL: it has ended */
     uint32_t serial;
     struct src in;
     char *held;                      /* read from in, not taken by the container yet */
     size_t held_len;
     struct timer eof;
     struct sink out, err;
+    struct timer stall;              /* while it is behind */
+    bool moved;                      /* it took something since the timer was set */
 };
+
+static struct attach *ending;        /* of ended containers, their last output is on its way */
 
 static void close_src(struct src *s)
 {
@@ -45,16 +51,24 @@ static void close_src(struct src *s)
         close(fd);
 }
 
-static void attach_free(struct attach *a, bool tell)
+static void unlink_attach(struct attach *a)
 {
-    for (struct attach **p = &a->ctr->attached; *p; p = &(*p)->next)
+    for (struct attach **p = a->ctr ? &a->ctr->attached : &ending; *p; p = &(*p)->next)
         if (*p == a) {
             *p = a->next;
             break;
         }
+}
+
+static void attach_free(struct attach *a, bool tell)
+{
+    unlink_attach(a);
     if (tell)
         talk_send(WIRE_ATTACH_END, a->serial, NULL, 0, -1);
+    if (a->ctr)
+        stdio_watch(a->ctr);         /* if it was what held the output up */
     timer_off(&a->eof);
+    timer_off(&a->stall);
     close_src(&a->in);
     close_src(&a->out.src);
     close_src(&a->err.src);
@@ -128,6 +142,34 @@ void attach_stdin_ready(struct ctr *c)
 
 /* ---- output */
 
+static bool is_behind(const struct attach *a)
+{
+    return a->out.len >= ATTACH_HIGH || a->err.len >= ATTACH_HIGH;
+}
+
+bool attach_holds(const struct ctr *c)
+{
+    for (const struct attach *a = c->attached; a; a = a->next)
+        if (is_behind(a))
+            return true;
+    return false;
+}
+
+static void on_stall(struct timer *t)
+{
+    struct attach *a = container_of(t, struct attach, stall);
+    struct wire_reply why = { -ETIMEDOUT, "the client does not take the output" };
+
+    if (a->moved) {
+        a->moved = false;
+        timer_set(t, ATTACH_STALL_MS, on_stall);
+        return;
+    }
+    talk_send(WIRE_ATTACH_END, a->serial, &why,
+              offsetof(struct wire_reply, text) + strlen(why.text) + 1, -1);
+    attach_free(a, false);
+}
+
 static void sink_flush(struct sink *k)
 {
     size_t done = 0;
@@ -140,23 +182,36 @@ static void sink_flush(struct sink *k)
             break;
         done += (size_t)n;
     }
+    if (done)
+        k->a->moved = true;
     k->len -= done;
     memmove(k->buf, k->buf + done, k->len);
     if (k->len == 0) {
         free(k->buf);
         k->buf = NULL;
+        k->cap = 0;
     }
 }
 
 static void on_sink(struct src *s, uint32_t events)
 {
     struct sink *k = container_of(s, struct sink, src);
+    struct attach *a = k->a;
 
     sink_flush(k);
-    if (k->len && (events & (EPOLLERR | EPOLLHUP)))
-        attach_free(k->a, true);     /* the client has gone */
-    else if (!k->len)
+    if (k->len && (events & (EPOLLERR | EPOLLHUP))) {
+        attach_free(a, true);        /* the client has gone */
+        return;
+    }
+    if (!k->len)
         src_mod(s, 0);
+    if (!a->ctr) {
+        if (!a->out.len && !a->err.len)
+            attach_free(a, true);
+    } else if (a->stall.at_ms && !is_behind(a)) {
+        timer_off(&a->stall);
+        stdio_watch(a->ctr);
+    }
 }
 
 /* False: the client is to be dropped. */
@@ -177,10 +232,14 @@ static bool sink_put(struct sink *k, const char *p, size_t n)
     }
     if (!n)
         return true;
-    if (!k->buf)
-        k->buf = malloc(ATTACH_BUFFER);
-    if (!k->buf || k->len + n > ATTACH_BUFFER)
-        return false;
+    if (k->len + n > k->cap) { /* up to ATTACH_HIGH and a read, at the end what the pipe held */
+        size_t cap = k->len + n > ATTACH_HIGH ? k->len + n : ATTACH_HIGH;
+        char *q = realloc(k->buf, cap);
+        if (!q)
+            return false;
+        k->buf = q;
+        k->cap = cap;
+    }
     memcpy(k->buf + k->len, p, n);
     k->len += n;
     src_mod(&k->src, EPOLLOUT);
@@ -193,6 +252,10 @@ void attach_output(struct ctr *c, bool err, const char *p, size_t n)
         next = a->next;
         if (!sink_put(err ? &a->err : &a->out, p, n))
             attach_free(a, true);
+        else if (is_behind(a) && !a->stall.at_ms) {
+            a->moved = false;
+            timer_set(&a->stall, ATTACH_STALL_MS, on_stall);
+        }
     }
 }
 
@@ -255,6 +318,9 @@ static struct attach *find(uint32_t serial)
         for (struct attach *a = c->attached; a; a = a->next)
             if (a->serial == serial)
                 return a;
+    for (struct attach *a = ending; a; a = a->next)
+        if (a->serial == serial)
+            return a;
     return NULL;
 }
 
@@ -269,16 +335,27 @@ void attach_close(uint32_t serial)
     attach_free(a, false);
 }
 
-/* The last output may still be on its way to a client: what its pipe takes now it gets. */
+/* The last output may still be on its way to a client. */
 void attach_ctr_end(struct ctr *c)
 {
-    while (c->attached) {
-        struct attach *a = c->attached;
+    struct attach *a;
+
+    while ((a = c->attached)) {
         if (a->out.len)
             sink_flush(&a->out);
         if (a->err.len)
             sink_flush(&a->err);
-        attach_free(a, true);
+        unlink_attach(a);
+        a->ctr = NULL;
+        timer_off(&a->eof);
+        close_src(&a->in);
+        a->held_len = 0;
+        a->next = ending;
+        ending = a;
+        if (!a->out.len && !a->err.len)
+            attach_free(a, true);
+        else
+            timer_set(&a->stall, ATTACH_STALL_MS, on_stall);
     }
 }
 
@@ -287,4 +364,6 @@ void attach_link_down(void)
     for (struct ctr *c = ctrs; c; c = c->next)
         while (c->attached)
             attach_free(c->attached, false);
+    while (ending)
+        attach_free(ending, false);
 }

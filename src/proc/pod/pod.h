@@ -214,6 +214,8 @@ void ctr_link_down(void);
 /* stdio.c */
 int log_open(struct log *g);                     /* -1 and errno */
 void stdio_start(struct ctr *c, int out, int err);
+/* reads the outputs, or not while the log or a client is behind */
+void stdio_watch(struct ctr *c);
 /* the first process is dead: logs what it wrote, then ctr_drained() */
 void stdio_died(struct ctr *c);
 void stdio_free(struct ctr *c);
@@ -224,6 +226,7 @@ size_t log_prefix(char *buf, int64_t ns, bool err, char tag); /* 40 bytes at mos
 void attach_start(uint32_t serial, struct ctr *c, const struct wire_attach *m, int *fds,
                   size_t n_fds);
 void attach_output(struct ctr *c, bool err, const char *p, size_t n);
+bool attach_holds(const struct ctr *c);          /* a client is so far behind that it waits */
 void attach_close(uint32_t serial);
 void attach_ctr_end(struct ctr *c);
 void attach_link_down(void);

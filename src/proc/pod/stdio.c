@@ -224,10 +224,17 @@ static void log_part(struct stream *s)
 
 static void on_retry(struct timer *t);
 
+void stdio_watch(struct ctr *c)
+{
+    uint32_t events = c->log.pend_len || attach_holds(c) ? 0 : EPOLLIN;
+
+    src_mod(&c->out.src, events);
+    src_mod(&c->err.src, events);
+}
+
 static void stream_pause(struct ctr *c)
 {
-    src_mod(&c->out.src, 0);
-    src_mod(&c->err.src, 0);
+    stdio_watch(c);
     if (!c->log.timer.at_ms) {
         c->log.retry_ms = c->log.retry_ms ? c->log.retry_ms : RETRY_MIN_MS;
         timer_set(&c->log.timer, c->log.retry_ms, on_retry);
@@ -265,8 +272,7 @@ static void on_retry(struct timer *t)
         timer_set(t, g->retry_ms, on_retry);
         return;
     }
-    src_mod(&c->out.src, EPOLLIN);
-    src_mod(&c->err.src, EPOLLIN);
+    stdio_watch(c);
     if (c->state >= CTR_DRAINING)
         drain_rest(c);               /* may free c */
 }
@@ -302,6 +308,8 @@ static ssize_t stream_read(struct stream *s, size_t max)
     log_chunk(s, scratch_in, (size_t)n);
     if (s->ctr->log.pend_len)
         stream_pause(s->ctr);
+    else
+        stdio_watch(s->ctr);
     return n;
 }
 

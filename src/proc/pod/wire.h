@@ -50,7 +50,7 @@ enum wire_type {
     WIRE_STARTED,                    /* wire_started; fds: pidfd */
     WIRE_EXEC_STARTED,               /* wire_started; fds: [pty master] */
     WIRE_EXEC_EXITED,                /* wire_exec_exited; serial: of the EXEC */
-    WIRE_ATTACH_END,                 /* serial: of the ATTACH */
+    WIRE_ATTACH_END,                 /* serial: of the ATTACH; wire_reply if it was cut short */
 };
 
 struct wire_hdr {

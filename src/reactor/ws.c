@@ -23,6 +23,7 @@ struct ws {
     size_t n_in;
     bool base64, half_close;
     bool broken;                     /* bad data in a message */
+    bool in_data;                    /* tunnel: the frame that comes is no control frame */
     struct mux *inner;               /* of a tunnel */
 };
 
@@ -130,11 +131,29 @@ static void on_message(wslay_event_context_ptr ctx, const struct wslay_event_on_
     struct ws *w = arg;
 
     (void)ctx;
-    if (w->mux.stopped || wslay_is_ctrl_frame(m->opcode))
-        return;
-    if (!w->inner)
+    if (!w->mux.stopped && !wslay_is_ctrl_frame(m->opcode))
         got_message(w, m->msg, m->msg_length);
-    else if (m->msg_length && mux_feed(w->inner, m->msg, m->msg_length) < 0)
+}
+
+/* A tunnel is a stream of bytes: how they are cut into messages, and how large those are, does not
+ * matter. */
+static void on_frame(wslay_event_context_ptr ctx,
+                     const struct wslay_event_on_frame_recv_start_arg *f, void *arg)
+{
+    struct ws *w = arg;
+
+    (void)ctx;
+    w->in_data = !wslay_is_ctrl_frame(f->opcode);
+}
+
+static void on_chunk(wslay_event_context_ptr ctx,
+                     const struct wslay_event_on_frame_recv_chunk_arg *c, void *arg)
+{
+    struct ws *w = arg;
+
+    (void)ctx;
+    if (w->in_data && !w->mux.stopped && !w->broken && c->data_length &&
+        mux_feed(w->inner, c->data, c->data_length) < 0)
         w->broken = true;
 }
 
@@ -250,25 +269,26 @@ static const struct mux_ops ops = {
     .taken = ws_taken, .drop = ws_drop, .bye = ws_bye, .free = ws_free,
 };
 
-static struct ws *new_ws(const struct mux_user *user, const struct transport *out)
+static struct ws *new_ws(const struct mux_user *user, const struct transport *out,
+                         const struct wslay_event_callbacks *cbs)
 {
-    static const struct wslay_event_callbacks cbs = {
-        .recv_callback = on_recv, .send_callback = on_send, .on_msg_recv_callback = on_message,
-    };
     struct ws *w = mem_new(struct ws);
 
     mux_init(&w->mux, &ops, user, out);
-    if (wslay_event_context_server_init(&w->ctx, &cbs, w) != 0)
+    if (wslay_event_context_server_init(&w->ctx, cbs, w) != 0)
         abort();                     /* out of memory */
-    wslay_event_config_set_max_recv_msg_length(w->ctx, WS_MESSAGE_MAX);
     return w;
 }
 
 struct mux *ws_new(const struct mux_user *user, const struct transport *out,
                    const enum chan_kind *kinds, size_t n, bool base64, bool half_close)
 {
-    struct ws *w = new_ws(user, out);
+    static const struct wslay_event_callbacks cbs = {
+        .recv_callback = on_recv, .send_callback = on_send, .on_msg_recv_callback = on_message,
+    };
+    struct ws *w = new_ws(user, out, &cbs);
 
+    wslay_event_config_set_max_recv_msg_length(w->ctx, WS_MESSAGE_MAX);
     w->base64 = base64;
     w->half_close = half_close;
     for (size_t i = 0; i < n; i++)
@@ -279,8 +299,15 @@ struct mux *ws_new(const struct mux_user *user, const struct transport *out,
 struct mux *ws_tunnel_new(const struct transport *out)
 {
     static const struct mux_user nobody;
+    static const struct wslay_event_callbacks cbs = {
+        .recv_callback = on_recv, .send_callback = on_send,
+        .on_frame_recv_start_callback = on_frame, .on_frame_recv_chunk_callback = on_chunk,
+    };
+    struct ws *w = new_ws(&nobody, out, &cbs);
 
-    return &new_ws(&nobody, out)->mux;
+    wslay_event_config_set_no_buffering(w->ctx, 1);
+    wslay_event_config_set_max_recv_msg_length(w->ctx, UINT64_MAX);
+    return &w->mux;
 }
 
 static void tunnel_write(void *arg, const void *p, size_t n)

@@ -7,7 +7,8 @@
 
 #include "reactor/mux.h"
 
-enum { WS_MESSAGE_MAX = 1024 * 1024 };   /* from the client; larger: closed with 1009 */
+/* from the client; larger: closed with 1009; not in a tunnel */
+enum { WS_MESSAGE_MAX = 1024 * 1024 };
 
 /* n channels, all open from the beginning: kinds[i] is that of number i. base64: text messages, the
  * number as a digit. half_close: the client may end a channel by the message {255, number} (v5). */

@@ -2,6 +2,7 @@
 
 // The kubelet's own client library against cricketd: what it insists on (deadlines, checks of replies, error texts) is
 // met or shown. Prints TAP. Started by t/45-go.t: client SOCKET IMAGE LOG-DIRECTORY UNREACHABLE-IMAGE
+// DAEMON-PID, in the daemon's network namespace. In the end it kills the daemon.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -162,5 +164,8 @@ func main() {
 	for _, streaming := range []bool{false, true} {
 		run(streaming, os.Args[1], os.Args[2], fmt.Sprintf("%s-%v", os.Args[3], streaming), os.Args[4])
 	}
+	pid, err := strconv.Atoi(os.Args[5])
+	must(err, "the daemon's PID")
+	streams(os.Args[1], os.Args[2], os.Args[3]+"-streams", pid)
 	finish()
 }

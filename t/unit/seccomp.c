@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <signal.h>
 #include <sys/stat.h>
 
 static char dir[] = "/tmp/cricket-seccomp-XXXXXX";
@@ -92,6 +93,7 @@ int main(void)
     struct err err = ERR_INIT;
     char cmd[200];
 
+    (void)signal(SIGPIPE, SIG_IGN);  /* as the daemon does: a worker may end before it has read its input */
     if (!mkdtemp(dir))
         bail_out("mkdtemp: %s", strerror(errno));
     loop = loop_new(&err);

@@ -22,6 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* struct sigaction as the kernel has it, all zero: SIG_DFL, no flags, nothing masked */
+static const char kernel_default[64] __attribute__((aligned(8)));
+
 struct pod pod = {
     .state_fd = -1, .host_root = -1, .host_mnt = -1, .small_mnt = -1, .own_pid = -1,
     .net = -1, .ipc = -1, .uts = -1, .user = -1, .pidns = -1,
@@ -194,8 +197,10 @@ static void start(void)
     if (chdir("/") < 0)
         _exit(1);
     (void)umask(022);
-    for (int s = 1; s < 32; s++)
-        (void)signal(s, SIG_DFL);
+    /* All of them, libc's own too, which signal(2) of libc leaves alone: a glibc that starts programs by posix_spawn
+     * (systemd, make) has them ignored, and containers would inherit that. */
+    for (int s = 1; s <= 64; s++)
+        (void)syscall(SYS_rt_sigaction, s, kernel_default, NULL, sizeof(uint64_t));
     (void)signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);

@@ -45,26 +45,36 @@ static int open_dbi(struct run_store *r)
     return mdb_txn_commit(txn);
 }
 
-int run_store_open(const char *dir, struct run_store **ret, struct err *err)
+static int open_env(struct run_store *r)
 {
-    auto_free char *data = mem_printf("%s/data.mdb", dir);
+    auto_free char *data = mem_printf("%s/data.mdb", r->dir);
     size_t size = MAP_FIRST;
     struct stat st;
 
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-        return err_sys(err, "run store '%s'", dir);
     if (stat(data, &st) == 0)
         while (size < (size_t)st.st_size && size < map_max)
             size *= 2;
-    struct run_store *r = mem_new(struct run_store);
-    r->dir = mem_strdup(dir);
     int rc = mdb_env_create(&r->env);
     if (!rc)
         rc = mdb_env_set_mapsize(r->env, size);
     if (!rc)
-        rc = mdb_env_open(r->env, dir, MDB_NOSYNC | MDB_NOLOCK | MDB_NOTLS, 0600);
+        rc = mdb_env_open(r->env, r->dir, MDB_NOSYNC | MDB_NOLOCK | MDB_NOTLS, 0600);
     if (!rc)
         rc = open_dbi(r);
+    if (rc && r->env) {
+        mdb_env_close(r->env);
+        r->env = NULL;
+    }
+    return rc;
+}
+
+int run_store_open(const char *dir, struct run_store **ret, struct err *err)
+{
+    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+        return err_sys(err, "run store '%s'", dir);
+    struct run_store *r = mem_new(struct run_store);
+    r->dir = mem_strdup(dir);
+    int rc = open_env(r);
     if (rc) {
         run_store_close(r);
         return db_fail(err, rc, "run store", dir);
@@ -133,13 +143,29 @@ static void release_pages(struct run_store *r)
         (void)mdb_env_set_mapsize(r->env, info.me_mapsize);
 }
 
+/* A commit whose last page could not be written leaves LMDB refusing all others (MDB_PANIC) until
+ * the environment is opened anew; nothing that was committed is lost by that. */
+static int apply(struct run_store *r, const struct changes *c)
+{
+    int rc = r->env ? apply_all(r, c) : MDB_PANIC;
+
+    if (rc == 0 || rc == MDB_MAP_FULL)
+        return rc;
+    if (r->env)
+        mdb_env_close(r->env);
+    r->env = NULL;
+    rc = open_env(r);
+    return rc ? rc : apply_all(r, c);
+}
+
 int run_store_apply(struct run_store *r, const struct changes *c, struct err *err)
 {
     for (;;) {
-        int rc = apply_all(r, c);
+        int rc = apply(r, c);
         MDB_envinfo info;
 
-        release_pages(r);
+        if (r->env)
+            release_pages(r);
         if (rc == 0)
             return 0;
         if (rc != MDB_MAP_FULL || mdb_env_info(r->env, &info) || info.me_mapsize >= map_max)

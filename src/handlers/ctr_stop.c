@@ -14,6 +14,8 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
+enum { KILL_AGAIN_MS = 1000 };
+
 struct ctr_op {
     struct op op;                    /* first */
     struct ctr *c;
@@ -25,6 +27,7 @@ struct ctr_op {
     struct ev_timer kill_timer;      /* the earliest kill time of all who asked */
     int64_t kill_at_ms;
     bool asked;                      /* the stop signal was sent */
+    bool killed;                     /* SIGKILL was sent: from now on the timer repeats it */
 };
 
 struct done {
@@ -38,6 +41,32 @@ static struct ctr_op *ctr_op_of(struct op *op)
     return container_of(op, struct ctr_op, op);
 }
 
+static void arm(struct ctr_op *o, int64_t ms)
+{
+    struct ev_loop *ev = loop_ev(o->c->h->loop);
+
+    ev_timer_stop(ev, &o->kill_timer);
+    ev_now_update(ev);
+    ev_timer_set(&o->kill_timer, ms > 0 ? (double)ms / 1e3 : 0., 0.);
+    ev_timer_start(ev, &o->kill_timer);
+}
+
+/* Again and again until the exit is told: a kill that fails for want of a descriptor or of memory
+ * must not leave a container that nobody kills. */
+static void kill_now(struct ctr_op *o)
+{
+    struct ctr *c = o->c;
+    struct err err = ERR_INIT;
+
+    o->killed = true;
+    if (cgroup_kill(c->rec->cgroup_path, &err) < 0)
+        log_warn("op=stop ctr=%s step=insist err='%s', killing the first process alone", c->id,
+                 err.text);
+    if (c->sandbox->link)
+        link_signal(c->sandbox->link, c->id, SIGKILL);
+    arm(o, KILL_AGAIN_MS);
+}
+
 static void on_kill_time(struct ev_loop *ev, struct ev_timer *t, int revents)
 {
     struct ctr_op *o = container_of(t, struct ctr_op, kill_timer);
@@ -45,7 +74,10 @@ static void on_kill_time(struct ev_loop *ev, struct ev_timer *t, int revents)
     (void)ev;
     (void)revents;
     loop_name(o->c->h->loop, "stop: grace is over");
-    op_wake(&o->op, WAKE_TIMEOUT);
+    if (o->killed)
+        kill_now(o);
+    else
+        op_wake(&o->op, WAKE_TIMEOUT);
 }
 
 static struct ctr_op *op_new(struct ctr *c, struct op **slot)
@@ -136,13 +168,7 @@ static int step_turn(struct op *op, enum wake why)
 
 static void arm_kill(struct ctr_op *o)
 {
-    struct ev_loop *ev = loop_ev(o->c->h->loop);
-    int64_t left = o->kill_at_ms - clock_mono_ms();
-
-    ev_timer_stop(ev, &o->kill_timer);
-    ev_now_update(ev);
-    ev_timer_set(&o->kill_timer, left > 0 ? (double)left / 1e3 : 0., 0.);
-    ev_timer_start(ev, &o->kill_timer);
+    arm(o, o->kill_at_ms - clock_mono_ms());
 }
 
 static int stop_ask(struct op *op, enum wake why)
@@ -169,16 +195,11 @@ static int stop_insist(struct op *op, enum wake why)
 {
     struct ctr_op *o = ctr_op_of(op);
     struct ctr *c = o->c;
-    struct err err = ERR_INIT;
 
     (void)why;
     if (!runs(c))
         return 0;
-    ev_timer_stop(loop_ev(c->h->loop), &o->kill_timer);
-    if (cgroup_kill(c->rec->cgroup_path, &err) < 0)
-        log_warn("op=stop ctr=%s step=insist err='%s', killing the first process alone", c->id, err.text);
-    if (c->sandbox->link)
-        link_signal(c->sandbox->link, c->id, SIGKILL);
+    kill_now(o);
     return op_wait(op, 0);    /* a process in uninterruptible sleep: the caller's deadline decides */
 }
 

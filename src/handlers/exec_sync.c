@@ -19,6 +19,7 @@
 enum {
     OUTPUT_MAX = GRPC_MESSAGE_MAX - 64 * 1024,
     DRAIN_MS = 2000,
+    KILL_AGAIN_MS = 1000,
     READ_SIZE = 64 * 1024,
     READS_PER_TURN = 4,
 };
@@ -162,6 +163,7 @@ static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
     x->timed_out = true;
     if (x->exec)
         link_exec_kill(x->exec);
+    arm(x, KILL_AGAIN_MS);    /* should the word get lost */
 }
 
 static void on_started(void *arg, pid_t pid, int pty, const struct err *err)

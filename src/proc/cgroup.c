@@ -726,18 +726,23 @@ static int kill_walk(int dir)
     int r = 0;
     bool fresh = true;
 
+    /* Opened before anything is frozen: without a descriptor to thaw it again it would stay so, and
+     * what is frozen does not die. */
+    auto_fd int state = openat(dir, cg.kind->freeze_file, O_WRONLY | O_CLOEXEC);
     for (int round = 0; round < 8 && fresh && r == 0; round++) {
         struct pids p = { NULL, 0 };
 
         fresh = false;
-        (void)cgroup_write_at(dir, cg.kind->freeze_file, cg.kind->freeze);
+        (void)!write(state, cg.kind->freeze, strlen(cg.kind->freeze));
         r = each_dir(dir, 0, add_pids, &p);
         for (size_t i = 0; i < p.n; i++) {
             fresh |= !has(&seen, p.v[i]);
             if (kill(p.v[i], SIGKILL) < 0 && errno != ESRCH)
                 r = -errno;
         }
-        (void)cgroup_write_at(dir, cg.kind->freeze_file, cg.kind->thaw);
+        for (int i = 0; i < 3; i++)
+            if (write(state, cg.kind->thaw, strlen(cg.kind->thaw)) > 0)
+                break;
         free(seen.v);
         seen = p;
     }

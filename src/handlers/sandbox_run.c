@@ -346,7 +346,9 @@ static bool run_known(struct rpc *rpc, struct handlers *h, const Runtime__V1__Ru
                      "sandbox of pod %s/%s (uid %s, attempt %u) exists already as %s%s",
                      q->config->metadata->namespace_, q->config->metadata->name,
                      q->config->metadata->uid, q->config->metadata->attempt, s->id,
-                     same ? "" : ", with another configuration");
+                     !same    ? ", with another configuration"
+                     : s->run ? ", which is being undone"
+                              : "");
         }
         return true;
     }

@@ -154,10 +154,12 @@ static void on_shut(void *arg, const struct err *err)
     struct sandbox_op *o = arg;
     struct ctr *c;
 
+    if (err) {    /* it lives, and so do the namespaces */
+        op_fail(&o->op, err);
+        return;
+    }
     list_each(c, &o->s->ctrs, struct ctr, in_sandbox)
         ctr_end_execs(c);    /* nobody will tell their ends any more */
-    if (err && err->code != -ECONNRESET)
-        log_warn("op=%s sandbox=%s step=supervisor err='%s'", o->op.cls->name, o->s->id, err->text);
     if (o->s->link)
         o->s->link = link_free(o->s->link);
     str_reset(&o->s->listed);
@@ -262,37 +264,36 @@ static bool has_line(const char *text, const char *line)
     return false;
 }
 
-/* One line of cgroup_made: "/path", or "controllers:/path" where hierarchies differ. What another
- * sandbox has below it is that one's to remove from now on. */
+/* One line of cgroup_made: "[controllers:]TOP[<tab>FROM]", where hierarchies differ with their
+ * controllers: everything from FROM (else cgroup_parent) up to TOP was made by us. What another
+ * sandbox has below one of these directories is that one's to remove from now on, with those above. */
 static void unmake_cgroup(struct sandbox *s, char *line)
 {
-    const char *top = strchr(line, '/'), *parent = s->rec->cgroup_parent;
-    auto_free char *own = mem_strdup(parent);
-    struct sandbox *heir = top ? other_below(s, top) : NULL;
+    char *tab = strchr(line, '\t'), *top = strchr(line, '/');
+    const char *from = tab ? tab + 1 : s->rec->cgroup_parent;
+    auto_free char *shared = mem_strdup(from), *ours = NULL;
+    struct sandbox *heir = NULL;
 
-    if (heir && !has_line(heir->rec->cgroup_made, line)) {
-        auto_free char *all = mem_printf("%s%s%s", heir->rec->cgroup_made,
-                                         heir->rec->cgroup_made[0] ? "\n" : "", line);
-
-        pb_set(&heir->rec->cgroup_made, all);
-        sandbox_save(heir);
-    }
-    if (!heir) {
-        cgroup_remove_parents(parent, line);
+    if (!top)
         return;
+    if (tab)
+        *tab = '\0';
+    while (at_or_below(shared, top) && !(heir = other_below(s, shared))) {
+        free(ours);
+        ours = mem_printf("%.*s%s", (int)(top - line), line, shared);
+        *strrchr(shared, '/') = '\0';
     }
-    if (other_below(s, parent))
+    if (ours)
+        cgroup_remove_parents(from, ours);
+    if (!heir)
         return;
-    /* ours alone is what lies below the last part that is shared */
-    for (char *slash = strrchr(own, '/'); slash && slash > own; slash = strrchr(own, '/')) {
-        *slash = '\0';
-        if (other_below(s, own)) {
-            *slash = '/';
-            break;
-        }
-    }
-    auto_free char *mine = mem_printf("%.*s%s", (int)(top - line), line, own);
-    cgroup_remove_parents(parent, mine);
+    auto_free char *rest = mem_printf("%s\t%s", line, shared);
+    if (has_line(heir->rec->cgroup_made, rest))
+        return;
+    auto_free char *all = mem_printf("%s%s%s", heir->rec->cgroup_made,
+                                     heir->rec->cgroup_made[0] ? "\n" : "", rest);
+    pb_set(&heir->rec->cgroup_made, all);
+    sandbox_save(heir);
 }
 
 static void unmake_cgroups(struct sandbox *s)

@@ -21,9 +21,10 @@ static int inherit(int parent, int dir, const char *file, struct err *err)
     char buf[CGROUP_VALUE_MAX];
     int r = cgroup_read_at(dir, file, buf, sizeof buf);
 
-    if (r < 0 || buf[strspn(buf, "\n")])
+    if (r == -ENOENT || (r >= 0 && buf[strspn(buf, "\n")]))
         return 0;
-    r = cgroup_read_at(parent, file, buf, sizeof buf);
+    if (r >= 0)
+        r = cgroup_read_at(parent, file, buf, sizeof buf);
     if (r > 0)
         r = cgroup_write_at(dir, file, buf);
     return r < 0 ? err_code(err, r, "inherit %s", file) : 0;

@@ -299,8 +299,13 @@ static char *find_plugin(const struct cni_call *c, const char *type, struct err 
         auto_free char *path = mem_printf("%s/%s", c->cni->bin_dirs[i], type);
         struct stat st;
 
+        errno = ENOENT;              /* of what is there and is no file */
         if (stat(path, &st) == 0 && S_ISREG(st.st_mode))
             return take_ptr(path);
+        if (errno != ENOENT && errno != ENOTDIR) {
+            err_sys(err, "plugin '%s'", path);
+            return NULL;
+        }
         str_printf(&where, "%s%s", i ? ", " : "", c->cni->bin_dirs[i]);
     }
     err_set(err, -ENOENT, "failed to find plugin \"%s\" in [%s]", type, str_c(&where));

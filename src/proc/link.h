@@ -102,7 +102,8 @@ void link_signal(struct link *k, const char *id, int sig);
 void link_reopen_log(struct link *k, const char *id, link_reply_fn done, void *arg);
 void link_resize(struct link *k, const char *id, uint16_t w, uint16_t h);
 /* The supervisor kills what is left, drops the namespaces, unmounts its bind mounts and exits; done
- * then. May be called from inside, as that of link_reopen_log(), when there is no link any more. */
+ * then. With an error it could not be told, and lives. May be called from inside, as that of
+ * link_reopen_log(), when there is no link any more. */
 void link_shutdown(struct link *k, link_reply_fn done, void *arg);
 
 /* A process in a running container. fds: what becomes 0, 1, 2 (dup'ed; -1: /dev/null for 0); with

@@ -107,8 +107,12 @@ void call_done(struct link *k, struct call *c, const struct err *err)
         if (a && err)
             attach_done(a, err);
         break;
-    case CALL_REPLY:
     case CALL_SHUTDOWN:
+        k->stopping = k->stopping && !err;       /* else it goes on, and its end is worth a word */
+        if (c->reply)
+            c->reply(c->arg, err);
+        break;
+    case CALL_REPLY:
         if (c->reply)
             c->reply(c->arg, err);
         break;
@@ -182,10 +186,10 @@ static void request(struct link *k, enum call_kind kind, enum wire_type type, co
 
     c->reply = done;
     c->arg = arg;
-    if (r < 0) {
-        list_del(&c->l);
-        call_done(k, c, kind == CALL_SHUTDOWN && k->down ? NULL : &e);
-    }
+    if (r == 0 || (!k->down && (r == -EPIPE || r == -ECONNRESET)))
+        return;                      /* the answer, or the end of the link */
+    list_del(&c->l);
+    call_done(k, c, kind == CALL_SHUTDOWN && k->down ? NULL : &e);
 }
 
 void link_reopen_log(struct link *k, const char *id, link_reply_fn done, void *arg)

@@ -222,7 +222,9 @@ static int open_file(int at, const char *name, const struct stat *st, int flags)
     fd = openat(at, name, flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    if (fstat(fd, &now) < 0 || !S_ISREG(now.st_mode))
+    if (fstat(fd, &now) < 0)
+        return -errno;
+    if (!S_ISREG(now.st_mode))
         return -EINVAL;
     return take_fd(&fd);
 }

@@ -133,7 +133,6 @@ static int watch_signals(struct daemon *d, struct err *err)
     sigset_t set;
 
     /* the HTTP library writes by writev(2); children get the default back */
-    (void)signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);

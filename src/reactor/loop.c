@@ -15,6 +15,7 @@
 #include "mem.h"
 
 #include <assert.h>
+#include <signal.h>
 #include <time.h>
 
 enum { HOOKS_MAX = 4, SLOW_TURN_US = 10000 };
@@ -147,6 +148,7 @@ struct loop *loop_new(struct err *err)
         err_sys(err, "event loop: epoll");
         return NULL;
     }
+    (void)signal(SIGPIPE, SIG_IGN);  /* a peer that went away is an error of write(2) */
     l = mem_new(struct loop);
     l->ev = ev;
     list_init(&l->jobs);

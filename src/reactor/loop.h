@@ -24,7 +24,7 @@ struct loop_stats {
     uint64_t hist[8]; /* turns of < 100 us, < 1 ms, < 2, < 5, < 10, < 50, < 250 ms, longer */
 };
 
-struct loop *loop_new(struct err *err);
+struct loop *loop_new(struct err *err);          /* SIGPIPE is ignored from then on */
 struct loop *loop_free(struct loop *l);          /* returns NULL */
 struct ev_loop *loop_ev(struct loop *l);
 void loop_run(struct loop *l);                   /* until loop_stop() */

@@ -70,6 +70,8 @@ fails(d.CreateContainer, "UNKNOWN|INVALID_ARGUMENT", "profile.json", "a broken p
 code, text = out("cat /etc/passwd; ls -A /root | wc -l; echo x > /root/x; touch /home/y", security={
     "masked_paths": ["/etc/passwd", "/root", "/no/such/path"], "readonly_paths": ["/home", "/nor/this"]})
 ok("root:x" not in text and "0\n" in text, "masked file and directory are empty", text)
+code, text = out("chmod 666 /etc/passwd 2>&1; echo x > /etc/passwd; echo $?", security={"masked_paths": ["/etc/passwd"]})
+ok("Read-only" in text and text.endswith("0\n"), "what covers a masked file is the host's node: its mode stays", text)
 s = d.ListContainers().containers[-1]
 code, text = out("echo x > /root/x; touch /home/y", security={"masked_paths": ["/root"], "readonly_paths": ["/home"]})
 is_(text.count("Read-only file system"), 2, "masked and read-only ones cannot be written")

@@ -359,7 +359,9 @@ static int small_root(const struct wire_sandbox *s)
         mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
         return -errno;
     fd = open("/null", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0 || sys_setattr(null, 0, 0, 0, MS_PRIVATE, -1) < 0 || sys_move_mount(null, fd) < 0)
+    /* the host's node: nobody may change its mode through a masked path */
+    if (fd < 0 || sys_setattr(null, 0, MOUNT_ATTR_RDONLY, 0, MS_PRIVATE, -1) < 0 ||
+        sys_move_mount(null, fd) < 0)
         return -errno;
     close(fd);
     close(null);

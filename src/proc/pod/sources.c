@@ -231,7 +231,8 @@ static void source_device(const struct launch *l, struct wire_device *d)
     if (st.st_rdev != makedev(d->major, d->minor) || (st.st_mode & S_IFMT) != (d->mode & S_IFMT))
         child_fail(l, EPERM, "device '%s' cannot be made, and the host's is another one", path);
     d->fd = sys_open_tree(AT_FDCWD, path, 0);
-    if (d->fd < 0 || sys_setattr(d->fd, 0, 0, 0, MS_PRIVATE, -1) < 0)
+    /* read-only: the device can be written, but its owner and mode are the host's business */
+    if (d->fd < 0 || sys_setattr(d->fd, 0, MOUNT_ATTR_RDONLY, 0, MS_PRIVATE, -1) < 0)
         child_fail(l, errno, "device '%s'", path);
 }
 

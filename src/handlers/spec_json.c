@@ -90,6 +90,8 @@ static json_t *mount_options(const struct plan_mount *m)
     static const char *const propagation[] = { "rprivate", "rslave", "rshared" };
     json_t *a = json_array();
 
+    if (m->kind == PLAN_MOUNT_BIND && !(m->flags & PLAN_RECURSIVE))
+        json_array_append_new(a, json_string("bind"));
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (m->flags & names[i].flag)
             json_array_append_new(a, json_string(names[i].name));

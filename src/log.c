@@ -59,8 +59,8 @@ void log_line(enum log_level level, const char *fmt, ...)
     va_end(ap);
     if (r > 0)
         n += (size_t)r < sizeof buf - n - 1 ? (size_t)r : sizeof buf - n - 2;
-    for (size_t i = 0; i < n; i++)   /* one event, one line */
-        if (buf[i] == '\n')
+    for (size_t i = 0; i < n; i++)   /* one event, one line; names go no terminal's way */
+        if ((unsigned char)buf[i] < ' ' || buf[i] == 0x7f)
             buf[i] = ' ';
     buf[n++] = '\n';
     (void)!write(STDERR_FILENO, buf, n);

@@ -210,6 +210,8 @@ for name in sorted(METHODS):
         for what, data in wrongs(path[-1]):
             if where.endswith("cgroup_parent") and what in ("formats", "lines", "slashes", "any byte", "upwards", "absolute", "NUL inside"):
                 continue                             # those would be made, and belong to whoever names them
+            if path[0].name == "sandbox_config" and what not in ("not UTF-8", "cut UTF-8", "nonsense", "1 MiB", "least"):
+                continue                             # RunPodSandbox has them all
             code = send(name, put(request, path, data), "%s: %s" % (where, what))
             sent += 1
             if path[-1].type == F.TYPE_STRING and what in ("not UTF-8", "cut UTF-8") and code not in ("INVALID_ARGUMENT", "UNIMPLEMENTED"):

@@ -132,7 +132,6 @@ static int watch_signals(struct daemon *d, struct err *err)
 {
     sigset_t set;
 
-    /* the HTTP library writes by writev(2); children get the default back */
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);

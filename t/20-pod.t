@@ -332,7 +332,7 @@ st, text = run(d, "/bin/ls /; echo /proc/fs/*; echo 1 >/proc/sys/kernel/pid_max"
 like(text, r"^sh: /bin/ls: Permission denied\n", "a masked file cannot be run: exactly 'Permission denied'")
 like(text, r"\n/proc/fs/\*\n", "a masked directory is empty")
 like(text, r"/proc/sys/kernel/pid_max: Read-only file system", "a read-only path")
-is_(run(d, "touch /x; touch /work/y; touch /dev/z && echo dev", rootfs_readonly=True, mounts=[dict(kind=SELF, target="/work")]),
+is_(run(d, "touch /x; touch /self/y; touch /dev/z && echo dev", rootfs_readonly=True, mounts=[dict(kind=SELF, target="/self")]),
     (0, "touch: /x: Read-only file system\ndev\n"), "read-only root; a volume in it and /dev are not")
 os.makedirs(TMP + "/vol/sub")
 with open(TMP + "/vol/file", "w") as f:

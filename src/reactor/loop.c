@@ -148,7 +148,7 @@ struct loop *loop_new(struct err *err)
         err_sys(err, "event loop: epoll");
         return NULL;
     }
-    (void)signal(SIGPIPE, SIG_IGN);  /* a peer that went away is an error of write(2) */
+    (void)signal(SIGPIPE, SIG_IGN);  /* who went is an error of write(2) */
     l = mem_new(struct loop);
     l->ev = ev;
     list_init(&l->jobs);

@@ -277,7 +277,7 @@ exit 0
 ''' % (slow, slow, slow, slow))
 os.chmod(slow + "/slow", 0o755)
 e = Daemon(cni={"cniVersion": "1.0.0", "name": "slow", "plugins": [{"type": "slow"}]}, other=d,
-           config={"cni": {"bin_dirs": [slow]}})
+           config={"cni": {"bin_dirs": [slow]}, "shutdown": "200ms"})
 open(slow + "/wait", "w").close()
 
 
@@ -290,7 +290,7 @@ def supervisors(daemon):
 def adding():
     with open(slow + "/log") as log:
         words = log.read().split()
-    return int(words[-1]) if len(words) > 1 and words[-2] == "ADD" else None
+    return int(words[-1]) if len(words) > 1 and words[-2] == "ADD" and words[-1] != "end" else None
 
 
 config = e.pod_config("slow")
@@ -319,7 +319,57 @@ with open(slow + "/log") as log:
     like(log.read(), r"ADD %d\nDEL \d+\nDEL end\n$" % plugin, "killed during ADD: DEL at the next start")
 is_(e.ListPodSandbox().items[:], [], "the pod is gone")
 os.unlink(slow + "/wait")
-e.runp(config=config)
+pod = e.runp(config=config)
+
+# --- SIGTERM, and operations of every kind that do not end by themselves
+deaf = e.start(pod, "deaf", command=["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"])
+busy = e.start(pod, "busy")
+open(slow + "/wait", "w").close()
+hole = d.net.call(socket.create_server, ("127.0.0.1", 0))
+futures = [e.RunPodSandbox(_future=True, config=e.pod_config("slow2")),
+           e.StopContainer(_future=True, container_id=deaf, timeout=3600),
+           e.ExecSync(_future=True, container_id=busy, cmd=["sleep", "1000000"]),
+           e.PullImage(_future=True, image={"image": "127.0.0.1:%d/nothing/here" % hole.getsockname()[1]})]
+events = e.GetContainerEvents()
+wait_until(adding, "the plugin runs")
+hole.accept()
+e.Version(version="v1")
+is_(e.stop_daemon(), 0, "SIGTERM with a run, a stop, an exec, a pull and a subscriber under way: ends with 0")
+hole.close()
+codes = [error(f.result)[0] for f in futures]
+ok(set(codes) <= {"UNAVAILABLE", "CANCELLED"}, "their clients are told", codes)
+os.unlink(slow + "/wait")
+e.start_daemon()
+is_([p.id for p in e.ListPodSandbox().items], [pod], "after the start there is what was there before")
+is_((e.status(deaf).state, e.status(busy).state), (RUNNING, RUNNING), "containers run")
+# a removal does not wait out the grace of a stop
+f = e.StopContainer(_future=True, container_id=deaf, timeout=3600)
+e.Version(version="v1")
+e.RemoveContainer(container_id=deaf)
+f.result()
+is_([c.id for c in e.ListContainers().containers], [busy], "a removal cuts short the stop before it")
+# stops of the pod while its containers are removed, side by side
+futures = [e.RemoveContainer(_future=True, container_id=busy), e.StopPodSandbox(_future=True, pod_sandbox_id=pod),
+           e.RemovePodSandbox(_future=True, pod_sandbox_id=pod), e.StopPodSandbox(_future=True, pod_sandbox_id=pod),
+           e.RemoveContainer(_future=True, container_id=busy)]
+is_([error(f.result)[0] for f in futures], ["OK"] * 5, "removals and stops side by side")
+
+# --- cgroup parents that pods share: whoever goes last takes them away, and nothing that others made
+made = [m + e.cgroup + "/kubelet" for m, v2, _ in cgroup_mounts() if v2 == cgroup_is_v2()]
+for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
+    pods = [e.runp(config=e.pod_config(linux={"cgroup_parent": e.cgroup + below})) for below in ("/a/b", "/a", "/a/b/c")]
+    for path in made if order[0] == 0 else ():
+        os.makedirs(path)
+    ctrs = [e.start(p) for p in pods]
+    for i in order:
+        e.remove(pods[i])
+        check(all(e.status(c).state == RUNNING for k, c in enumerate(ctrs) if k not in order[:order.index(i) + 1]), order, i)
+    left = sorted(set(os.path.join(w[len(m):], x) for m, v2, _ in cgroup_mounts() if os.path.isdir(m + e.cgroup)
+                      for w, ds, _ in os.walk(m + e.cgroup) for x in ds))
+    is_(left, [e.cgroup + "/kubelet"] if order[0] == 0 else [], "cgroup parents, removed in the order %s" % (order,))
+    for path in made if order[0] == 0 else ():
+        os.removedirs(path)
+ok(not wrong, "no pod was disturbed by that", *wrong)
 e.remove_all()
 d.remove_all()
 is_(sum(len(fs) for where, _, fs in os.walk(d.tmp + "/ipam") for fs in [[x for x in fs if x[0].isdigit()]]), 0,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Errors: what was being done, to what, and why it failed; no allocation.
  *
- * A function that can fail returns 0 or a negative errno value and describes the failure once in the
- * caller's struct err. Levels above add what only they know with err_note(). The gRPC status is chosen by
- * the handlers; a lower layer that knows better (a registry's 404, a bad reference) sets it with err_rpc().
- * A NULL struct err is allowed everywhere: the text is then lost. */
+ * A function that can fail returns 0 or a negative errno value and describes the failure once in
+ * the caller's struct err. Levels above add what only they know with err_note(). The gRPC status is
+ * chosen by the handlers; a lower layer that knows better (a registry's 404, a bad reference) sets
+ * it with err_rpc(). A NULL struct err is allowed everywhere: the text is then lost. */
 #ifndef CRICKET_ERR_H
 #define CRICKET_ERR_H
 
@@ -33,7 +33,7 @@ enum { ERR_TEXT_MAX = 1024 };
 
 struct err {
     int code;            /* negative errno; 0 while nothing failed */
-    int grpc;            /* enum grpc_status; 0: the handler decides (GRPC_UNKNOWN if it does not) */
+    int grpc; /* enum grpc_status; 0: the handler decides (GRPC_UNKNOWN if it does not) */
     char text[ERR_TEXT_MAX];
 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Intrusive doubly linked ring: a struct list is a head or a link inside an object. A link that is in no
- * list points at itself, so removing twice does no harm. */
+/* Intrusive doubly linked ring: a struct list is a head or a link inside an object. A link that is
+ * in no list points at itself, so removing twice does no harm. */
 #ifndef CRICKET_LIST_H
 #define CRICKET_LIST_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* logfmt lines on stderr: `time level=info op=stop ctr=4f1c ...`. One line per event worth finding later.
- * Names that come from outside are quoted ('%s'). Never secrets, environment variables or file contents. */
+/* logfmt lines on stderr: `time level=info op=stop ctr=4f1c ...`. One line per event worth finding
+ * later. Names that come from outside are quoted ('%s'). Never secrets, environment variables or
+ * file contents. */
 #ifndef CRICKET_LOG_H
 #define CRICKET_LOG_H
 

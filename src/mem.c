@@ -62,7 +62,8 @@ char *mem_printf(const char *fmt, ...)
     return check(s, 1);
 }
 
-/* Segments that are never written hold nothing that is not in the file: relocations go to writable ones. */
+/* Segments that are never written hold nothing that is not in the file: relocations go to writable
+ * ones. */
 static int drop_clean(struct dl_phdr_info *info, size_t size, void *page)
 {
     (void)size;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ownership by scope: auto_free, auto_fd and auto_str give back what they hold on every return, take_ptr()
- * and take_fd() hand it over instead. Running out of memory is not survivable for the daemon (its state is
- * on disk and the supervisors go on), so the allocators abort rather than return NULL; sizes that a client
- * or a registry chooses are bounded before they get here. */
+/* Ownership by scope: auto_free, auto_fd and auto_str give back what they hold on every return,
+ * take_ptr() and take_fd() hand it over instead. Running out of memory is not survivable for the
+ * daemon (its state is on disk and the supervisors go on), so the allocators abort rather than
+ * return NULL; sizes that a client or a registry chooses are bounded before they get here. */
 #ifndef CRICKET_MEM_H
 #define CRICKET_MEM_H
 
@@ -12,7 +12,7 @@
 
 void *mem_alloc(size_t n);                       /* zeroed */
 void *mem_array(size_t n, size_t size);          /* zeroed, overflow checked */
-void *mem_grow(void *p, size_t n, size_t size);  /* realloc, overflow checked; new part not zeroed */
+void *mem_grow(void *p, size_t n, size_t size); /* realloc, overflow checked; new part not zeroed */
 void *mem_dup(const void *p, size_t n);          /* copy with a NUL byte behind it */
 char *mem_strdup(const char *s);                 /* NULL stays NULL */
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -20,7 +20,8 @@ char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Gives back what an idle process does not need: free heap pages to the kernel, and the clean pages
  * of programs and libraries (text, read-only data) to the page cache, where they are found again at
  * the next use or reclaimed on a machine that is short of memory. After start-up and after a pull
- * most of them have been used for the last time. About a millisecond. madvise(2), malloc_trim(3). */
+ * most of them have been used for the last time. About a millisecond. madvise(2), malloc_trim(3).
+ */
 void mem_trim(void);
 
 #define mem_new(type) ((type *)mem_alloc(sizeof(type)))

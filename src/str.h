@@ -22,7 +22,7 @@ void str_puts(struct str *s, const char *z);
 void str_putc(struct str *s, char c);
 void str_printf(struct str *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 char *str_room(struct str *s, size_t n);          /* at least n writable bytes behind len */
-char *str_take(struct str *s);                    /* the caller frees; never NULL; s is empty again */
+char *str_take(struct str *s); /* the caller frees; never NULL; s is empty again */
 const char *str_c(const struct str *s);           /* never NULL */
 void str_consume(struct str *s, size_t n);        /* drops the first n bytes */
 

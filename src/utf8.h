@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UTF-8 as proto3 strings demand it (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF). */
+/* UTF-8 as proto3 strings demand it (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF).
+ */
 #ifndef CRICKET_UTF8_H
 #define CRICKET_UTF8_H
 

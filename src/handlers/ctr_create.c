@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CreateContainer (CRI.md 4.7): everything that can be found wrong is found here, nothing of the user's runs.
+/* CreateContainer (CRI.md 4.7): everything that can be found wrong is found here, nothing of the
+ * user's runs.
  *
- * image -> checks -> user -> record; then the seccomp profile is compiled (the only thing that may wait), so that a bad
- * profile fails the create and not the start. */
+ * image -> checks -> user -> record; then the seccomp profile is compiled (the only thing that may
+ * wait), so that a bad profile fails the create and not the start. */
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
@@ -39,7 +40,8 @@ static int create_turn(struct op *op, enum wake why)
     return turn_take(&o->c->turns, &o->turn);
 }
 
-static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags, const struct err *err)
+static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags,
+                       const struct err *err)
 {
     struct create *o = arg;
 
@@ -69,7 +71,8 @@ static int create_spec(struct op *op, enum wake why)
     if (r < 0)
         return r;
     o->profile_wanted = true;
-    spec_seccomp_get(o->c->h, o->spec->seccomp, o->spec->seccomp_path, o->spec->plan.process.cap_bounding, on_profile, o);
+    spec_seccomp_get(o->c->h, o->spec->seccomp, o->spec->seccomp_path,
+                     o->spec->plan.process.cap_bounding, on_profile, o);
     return op_wait(op, 0);    /* a wake that came already is kept */
 }
 
@@ -143,7 +146,7 @@ static void create_done(struct op *op)
     waiters_fail(&o->waiters, &op->err);
     turn_end(&c->turns, &o->turn);
     create_free(o);
-    ctr_remove_start(c, NULL, NULL);    /* behind whatever waits for it: a stop of the sandbox may */
+    ctr_remove_start(c, NULL, NULL); /* behind whatever waits for it: a stop of the sandbox may */
 }
 
 static const struct op_step create_steps[] = {
@@ -158,7 +161,8 @@ static const struct op_class create_class = {
 };
 
 /* CRI.md 4.0, duplicate create. True when the call is dealt with. */
-static bool create_known(struct rpc *rpc, struct sandbox *s, const Runtime__V1__ContainerConfig *config)
+static bool create_known(struct rpc *rpc, struct sandbox *s,
+                         const Runtime__V1__ContainerConfig *config)
 {
     Runtime__V1__CreateContainerResponse reply = RUNTIME__V1__CREATE_CONTAINER_RESPONSE__INIT;
     struct ctr *c;
@@ -172,7 +176,8 @@ static bool create_known(struct rpc *rpc, struct sandbox *s, const Runtime__V1__
         same = pb_same(&c->config->base, &config->base) && !c->remove;
         if (same && c->create && !c->create->cancelled) {
             waiters_add(&create_of(c->create)->waiters, rpc);
-        } else if (same && c->rec->state == CRICKET__STATE__CONTAINER__STATE__CREATED && !c->start) {
+        } else if (same && c->rec->state == CRICKET__STATE__CONTAINER__STATE__CREATED &&
+                   !c->start) {
             reply.container_id = c->id;
             rpc_ok(rpc, &reply.base);
         } else {
@@ -221,7 +226,8 @@ static int set_log_path(struct ctr *c, const Runtime__V1__PodSandboxConfig *agai
 static struct ctr *make_record(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
                                struct image *im)
 {
-    const Runtime__V1__LinuxContainerResources *res = config->linux ? config->linux->resources : NULL;
+    const Runtime__V1__LinuxContainerResources *res =
+        config->linux ? config->linux->resources : NULL;
     Runtime__V1__LinuxContainerResources none = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
     char id[ID_LEN + 1];
     struct ctr *c;
@@ -255,7 +261,8 @@ static int set_user(struct ctr *c, struct err *err)
     int r;
 
     layer_dirs_of(c->h, c->rec->layers, c->rec->n_layers, &dirs);
-    r = spec_resolve_user((const char *const *)dirs.v, dirs.n, c->config, c->rec->image_config->user, &u, err);
+    r = spec_resolve_user((const char *const *)dirs.v, dirs.n, c->config,
+                          c->rec->image_config->user, &u, err);
     if (r < 0)
         return r;
     c->rec->uid = u.uid;
@@ -272,15 +279,16 @@ static int set_user(struct ctr *c, struct err *err)
 static int set_stop_signal(struct ctr *c, struct err *err)
 {
     Runtime__V1__Signal sig = RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM;
-    int number, r = spec_stop_signal(c->config->stop_signal, c->rec->image_config->stop_signal, &number, &sig, err);
+    int number, r = spec_stop_signal(c->config->stop_signal, c->rec->image_config->stop_signal,
+                                     &number, &sig, err);
 
     if (r >= 0)
         c->rec->stop_signal = (uint32_t)sig;
     return r;
 }
 
-/* The images of mounts[].image (CRI.md 7.4): found, held, and their sub path is there. kubelet knows the failure by the
- * text's first word. */
+/* The images of mounts[].image (CRI.md 7.4): found, held, and their sub path is there. kubelet
+ * knows the failure by the text's first word. */
 static int set_volume_images(struct ctr *c, struct err *err)
 {
     size_t n = 0;
@@ -301,7 +309,8 @@ static int set_volume_images(struct ctr *c, struct err *err)
             continue;
         im = image_lookup(c->h, m->image->image);
         if (!im)
-            return err_rpc(err, GRPC_NOT_FOUND, "ImageVolumeMountFailed: image '%.300s' for '%s': not found",
+            return err_rpc(err, GRPC_NOT_FOUND,
+                           "ImageVolumeMountFailed: image '%.300s' for '%s': not found",
                            m->image->image, m->container_path);
         v = mem_new(Cricket__State__VolumeImage);
         cricket__state__volume_image__init(v);
@@ -313,9 +322,10 @@ static int set_volume_images(struct ctr *c, struct err *err)
         if (!m->image_sub_path[0])
             continue;
         layer_dirs_of(c->h, v->layers, v->n_layers, &dirs);
-        if (lower_open((const char *const *)dirs.v, dirs.n, m->image_sub_path, O_PATH | O_DIRECTORY, &fd, err) < 0) {
-            err_note(err, "ImageVolumeMountFailed: sub path '%.300s' of image '%.300s'", m->image_sub_path,
-                     m->image->image);
+        if (lower_open((const char *const *)dirs.v, dirs.n, m->image_sub_path, O_PATH | O_DIRECTORY,
+                       &fd, err) < 0) {
+            err_note(err, "ImageVolumeMountFailed: sub path '%.300s' of image '%.300s'",
+                     m->image_sub_path, m->image->image);
             err->grpc = GRPC_INVALID_ARGUMENT;
             return err->code;
         }
@@ -339,8 +349,8 @@ void handle_create_container(struct rpc *rpc, const ProtobufCMessage *req, void 
         return;
     }
     if (!sandbox_is_ready(s) || s->stop || s->remove) {
-        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "sandbox %s is not ready: no container can be created in it",
-                 s->id);
+        rpc_fail(rpc, GRPC_FAILED_PRECONDITION,
+                 "sandbox %s is not ready: no container can be created in it", s->id);
         return;
     }
     if (!q->config) {

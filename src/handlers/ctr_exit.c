@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* When a container ends (CRI.md 4.9, 8.3).
  *
- * The supervisor has drained the logs and keeps a record of the exit until it is told that ours is on disk:
- * the acknowledgement leaves behind the store's commit, in ctr_acks_flush(). What is left of the container's
- * cgroup (its children, where the PID namespace is shared) is killed and the cgroup removed, which may need a
- * few tries: rmdir(2) fails with EBUSY until the last process has been reaped. */
+ * The supervisor has drained the logs and keeps a record of the exit until it is told that ours is
+ * on disk: the acknowledgement leaves behind the store's commit, in ctr_acks_flush(). What is left
+ * of the container's cgroup (its children, where the PID namespace is shared) is killed and the
+ * cgroup removed, which may need a few tries: rmdir(2) fails with EBUSY until the last process has
+ * been reaped. */
 #include "handlers/ctr_op.h"
 
 #include "handlers/rpcs.h"

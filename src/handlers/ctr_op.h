@@ -7,8 +7,8 @@
 
 typedef void (*ctr_done_fn)(void *arg, const struct err *err);
 
-/* Stops c: its signal, grace_ms, then SIGKILL to its cgroup. Joins a stop that runs; the earlier kill time
- * counts. done (may be NULL) comes when it has exited, at once when it does not run. */
+/* Stops c: its signal, grace_ms, then SIGKILL to its cgroup. Joins a stop that runs; the earlier
+ * kill time counts. done (may be NULL) comes when it has exited, at once when it does not run. */
 void ctr_stop_start(struct ctr *c, int64_t grace_ms, ctr_done_fn done, void *arg);
 /* Kills if needed, then removes all of it. */
 void ctr_remove_start(struct ctr *c, ctr_done_fn done, void *arg);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* StartContainer (CRI.md 4.8): the launch plan is made from the record, the cgroup from the resources in force, and the
- * supervisor launches. The reply comes after execve(2): whatever goes wrong before is the RPC's error, and the
- * container is EXITED with 128, StartError. */
+/* StartContainer (CRI.md 4.8): the launch plan is made from the record, the cgroup from the
+ * resources in force, and the supervisor launches. The reply comes after execve(2): whatever goes
+ * wrong before is the RPC's error, and the container is EXITED with 128, StartError. */
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
@@ -53,7 +53,8 @@ static int start_check(struct op *op, enum wake why)
     return 0;
 }
 
-static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags, const struct err *err)
+static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags,
+                       const struct err *err)
 {
     struct start *o = arg;
 
@@ -82,7 +83,8 @@ static int start_spec(struct op *op, enum wake why)
     r = spec_build(&o->input->in, &o->spec, &op->err);
     if (r < 0)
         return r;
-    spec_seccomp_get(c->h, o->spec->seccomp, o->spec->seccomp_path, o->spec->plan.process.cap_bounding, on_profile, o);
+    spec_seccomp_get(c->h, o->spec->seccomp, o->spec->seccomp_path,
+                     o->spec->plan.process.cap_bounding, on_profile, o);
     return op_wait(op, 0);
 }
 
@@ -182,8 +184,8 @@ void handle_start_container(struct rpc *rpc, const ProtobufCMessage *req, void *
         return;
     }
     if (c->start || c->remove) {
-        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "container %s cannot be started: it is being %s", c->id,
-                 c->start ? "started" : "removed");
+        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "container %s cannot be started: it is being %s",
+                 c->id, c->start ? "started" : "removed");
         return;
     }
     o = mem_new(struct start);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* StopContainer and RemoveContainer (CRI.md 4.10, 4.11).
  *
- * One stop per container: who comes second joins, does not send the signal again, and may only bring the kill
- * nearer. A client that goes away does not undo the kill. */
+ * One stop per container: who comes second joins, does not send the signal again, and may only
+ * bring the kill nearer. A client that goes away does not undo the kill. */
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
@@ -200,7 +200,7 @@ static int stop_insist(struct op *op, enum wake why)
     if (!runs(c))
         return 0;
     kill_now(o);
-    return op_wait(op, 0);    /* a process in uninterruptible sleep: the caller's deadline decides */
+    return op_wait(op, 0); /* a process in uninterruptible sleep: the caller's deadline decides */
 }
 
 static int stop_reap(struct op *op, enum wake why)
@@ -229,7 +229,9 @@ static const struct op_step stop_steps[] = {
     { 0 },
 };
 
-static const struct op_class stop_class = { .name = "stop", .steps = stop_steps, .done = stop_done };
+static const struct op_class stop_class = { .name = "stop",
+                                            .steps = stop_steps,
+                                            .done = stop_done };
 
 /* The stop of c, to be joined or just made (then *ret_new). */
 static struct ctr_op *stop_get(struct ctr *c, int64_t grace_ms, bool *ret_new)

@@ -12,7 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What the request gives replaces what is in force; 0, "" and absent leave it. Returns the merged message. */
+/* What the request gives replaces what is in force; 0, "" and absent leave it. Returns the merged
+ * message. */
 static Runtime__V1__LinuxContainerResources *merge(const Runtime__V1__LinuxContainerResources *now,
                                                    const Runtime__V1__LinuxContainerResources *ask)
 {
@@ -38,7 +39,7 @@ static Runtime__V1__LinuxContainerResources *merge(const Runtime__V1__LinuxConta
         m.n_hugepage_limits = ask->n_hugepage_limits;
         m.hugepage_limits = ask->hugepage_limits;
     }
-    if (ask->n_unified) {    /* key by key: ours are looked up behind the old ones, the last one wins */
+    if (ask->n_unified) { /* key by key: the new ones stand behind the old, the last one wins */
         m.n_unified = now->n_unified + ask->n_unified;
         m.unified = mem_array(m.n_unified, sizeof *m.unified);
         if (now->n_unified)
@@ -52,8 +53,8 @@ static Runtime__V1__LinuxContainerResources *merge(const Runtime__V1__LinuxConta
     return r;
 }
 
-/* Every process of the container; one that ends meanwhile does not matter. Below what the kernel allows us
- * (CAP_SYS_RESOURCE), the lowest allowed value is what it stays at. */
+/* Every process of the container; one that ends meanwhile does not matter. Below what the kernel
+ * allows us (CAP_SYS_RESOURCE), the lowest allowed value is what it stays at. */
 static int set_oom_score(struct ctr *c, int64_t value, struct err *err)
 {
     auto_free pid_t *pids = NULL;
@@ -66,8 +67,9 @@ static int set_oom_score(struct ctr *c, int64_t value, struct err *err)
 
         if (fd < 0 || dprintf(fd, "%d", (int)value) < 0) {
             if (errno == EACCES)
-                log_warn("op=update ctr=%s pid=%d err='oom_score_adj %d is not allowed', leaving it", c->id,
-                         (int)pids[i], (int)value);
+                log_warn(
+                    "op=update ctr=%s pid=%d err='oom_score_adj %d is not allowed', leaving it",
+                    c->id, (int)pids[i], (int)value);
             else if (errno != ENOENT && errno != ESRCH)
                 return err_sys(err, "oom_score_adj of process %d", (int)pids[i]);
         }
@@ -96,7 +98,8 @@ static int apply(struct ctr *c, const Runtime__V1__LinuxContainerResources *ask,
 void handle_update_container_resources(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
     const Runtime__V1__UpdateContainerResourcesRequest *q = (const void *)req;
-    Runtime__V1__UpdateContainerResourcesResponse reply = RUNTIME__V1__UPDATE_CONTAINER_RESOURCES_RESPONSE__INIT;
+    Runtime__V1__UpdateContainerResourcesResponse reply =
+        RUNTIME__V1__UPDATE_CONTAINER_RESOURCES_RESPONSE__INIT;
     Runtime__V1__LinuxContainerResources *merged;
     struct err err = ERR_INIT;
     struct ctr *c = ctr_find(ctx, q->container_id, &err);
@@ -135,7 +138,8 @@ struct reopen {
 static void on_reopened(void *arg, const struct err *err)
 {
     struct reopen *o = arg;
-    Runtime__V1__ReopenContainerLogResponse reply = RUNTIME__V1__REOPEN_CONTAINER_LOG_RESPONSE__INIT;
+    Runtime__V1__ReopenContainerLogResponse reply =
+        RUNTIME__V1__REOPEN_CONTAINER_LOG_RESPONSE__INIT;
 
     if (err)
         rpc_fail_err(o->rpc, err);
@@ -157,12 +161,12 @@ void handle_reopen_container_log(struct rpc *rpc, const ProtobufCMessage *req, v
         return;
     }
     if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link) {
-        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "reopen log of container %s: it is not running (%s)", c->id,
-                 ctr_state_name(c));
+        rpc_fail(rpc, GRPC_FAILED_PRECONDITION,
+                 "reopen log of container %s: it is not running (%s)", c->id, ctr_state_name(c));
         return;
     }
     o = mem_new(struct reopen);
     o->rpc = rpc;
     rpc_keep(rpc);
-    link_reopen_log(c->sandbox->link, c->id, on_reopened, o);    /* answers also when the link drops */
+    link_reopen_log(c->sandbox->link, c->id, on_reopened, o); /* answers also when the link drops */
 }

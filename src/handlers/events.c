@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GetContainerEvents (CRI.md 12): any number of subscribers, each gets every event from its subscription on, in
- * order. An event carries the whole state of its pod as it is at that moment, so it is encoded once, when it happens,
- * and handed to every stream. A subscriber that falls too far behind is ended with ResourceExhausted: it cannot grow
- * the daemon, and kubelet subscribes again. */
+/* GetContainerEvents (CRI.md 12): any number of subscribers, each gets every event from its
+ * subscription on, in order. An event carries the whole state of its pod as it is at that moment,
+ * so it is encoded once, when it happens, and handed to every stream. A subscriber that falls too
+ * far behind is ended with ResourceExhausted: it cannot grow the daemon, and kubelet subscribes
+ * again. */
 #include "handlers/rpcs.h"
 
 #include "mem.h"
@@ -41,7 +42,8 @@ void handle_get_container_events(struct rpc *rpc, const ProtobufCMessage *req, v
     rpc_begin(rpc);    /* headers at once: the client knows that it is subscribed */
 }
 
-static void publish(struct handlers *h, struct sandbox *sb, const char *id, Runtime__V1__ContainerEventType type)
+static void publish(struct handlers *h, struct sandbox *sb, const char *id,
+                    Runtime__V1__ContainerEventType type)
 {
     Runtime__V1__ContainerEventResponse e = RUNTIME__V1__CONTAINER_EVENT_RESPONSE__INIT;
     Runtime__V1__PodSandboxStatus st;
@@ -74,8 +76,8 @@ static void publish(struct handlers *h, struct sandbox *sb, const char *id, Runt
     list_each(s, &h->subscribers, struct subscriber, l) {
         if (rpc_send_bytes(s->rpc, buf, len) >= 0)
             continue;
-        rpc_fail(s->rpc, GRPC_RESOURCE_EXHAUSTED, "the subscriber reads too slowly: %zu bytes wait for it",
-                 rpc_queued(s->rpc));
+        rpc_fail(s->rpc, GRPC_RESOURCE_EXHAUSTED,
+                 "the subscriber reads too slowly: %zu bytes wait for it", rpc_queued(s->rpc));
         unsubscribe(s);
     }
 }

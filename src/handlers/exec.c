@@ -14,7 +14,8 @@ struct exec_plan {
     void *arg;
 };
 
-struct ctr *exec_target(struct handlers *h, const char *id, char *const *cmd, size_t n_cmd, struct err *err)
+struct ctr *exec_target(struct handlers *h, const char *id, char *const *cmd, size_t n_cmd,
+                        struct err *err)
 {
     struct ctr *c = ctr_find(h, id, err);
 
@@ -24,9 +25,10 @@ struct ctr *exec_target(struct handlers *h, const char *id, char *const *cmd, si
         err_rpc(err, GRPC_INVALID_ARGUMENT, "exec in container %s: the command is empty", c->id);
         return NULL;
     }
-    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link || c->remove) {
-        err_rpc(err, GRPC_FAILED_PRECONDITION, "exec in container %s: it is not running (%s)", c->id,
-                ctr_state_name(c));
+    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link ||
+        c->remove) {
+        err_rpc(err, GRPC_FAILED_PRECONDITION, "exec in container %s: it is not running (%s)",
+                c->id, ctr_state_name(c));
         return NULL;
     }
     return c;
@@ -47,7 +49,8 @@ void exec_plan_free(struct exec_plan *p)
     plan_end(p);
 }
 
-static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags, const struct err *err)
+static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags,
+                       const struct err *err)
 {
     struct exec_plan *p = arg;
     exec_plan_fn done = p->done;
@@ -69,8 +72,8 @@ static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags, c
     done(done_arg, err ? -1 : fd, err);
 }
 
-void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin, exec_plan_fn done,
-                    void *arg, struct exec_plan **ret)
+void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin,
+                    exec_plan_fn done, void *arg, struct exec_plan **ret)
 {
     struct exec_plan *p = mem_new(struct exec_plan);
     struct err err = ERR_INIT;
@@ -85,7 +88,8 @@ void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, boo
         return;
     }
     *ret = p;
-    spec_seccomp_get(c->h, p->spec->seccomp, p->spec->seccomp_path, p->spec->process.cap_bounding, on_profile, p);
+    spec_seccomp_get(c->h, p->spec->seccomp, p->spec->seccomp_path, p->spec->process.cap_bounding,
+                     on_profile, p);
 }
 
 int exec_launch(struct ctr *c, int plan_fd, const int fds[3], const struct link_exec_events *ev,
@@ -98,7 +102,8 @@ int exec_launch(struct ctr *c, int plan_fd, const int fds[3], const struct link_
     n = cgroup_open_join(c->rec->cgroup_path, join, err);
     if (n < 0)
         return err_note(err, "exec in container %s", c->id);
-    r = link_exec(c->sandbox->link, c->id, plan_fd, fds, join, (size_t)n, cgroup_is_v2(), ev, ret, err);
+    r = link_exec(c->sandbox->link, c->id, plan_fd, fds, join, (size_t)n, cgroup_is_v2(), ev, ret,
+                  err);
     cgroup_close_join(join, n);
     return r < 0 ? err_note(err, "exec in container %s", c->id) : 0;
 }

@@ -5,22 +5,26 @@
 
 #include "handlers/objects.h"
 
-/* A running exec, in its container's list; end() is called when the container is removed or the daemon ends. */
+/* A running exec, in its container's list; end() is called when the container is removed or the
+ * daemon ends. */
 struct exec_base {
     struct list l;
     struct ctr *c;
     void (*end)(struct exec_base *b);
 };
 
-/* The running container for these arguments, or NULL with err (NotFound, FailedPrecondition, InvalidArgument). */
-struct ctr *exec_target(struct handlers *h, const char *id, char *const *cmd, size_t n_cmd, struct err *err);
+/* The running container for these arguments, or NULL with err (NotFound, FailedPrecondition,
+ * InvalidArgument). */
+struct ctr *exec_target(struct handlers *h, const char *id, char *const *cmd, size_t n_cmd,
+                        struct err *err);
 
-/* Makes the plan of a process in c: done(arg, fd, NULL) with a sealed memfd that the callee owns, or done(arg, -1, err); at once or
- * when the seccomp profile is compiled. *ret (NULL after done) may be given to exec_plan_free() to forget about it. */
+/* Makes the plan of a process in c: done(arg, fd, NULL) with a sealed memfd that the callee owns,
+ * or done(arg, -1, err); at once or when the seccomp profile is compiled. *ret (NULL after done)
+ * may be given to exec_plan_free() to forget about it. */
 struct exec_plan;
 typedef void (*exec_plan_fn)(void *arg, int plan_fd, const struct err *err);
-void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin, exec_plan_fn done,
-                    void *arg, struct exec_plan **ret);
+void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin,
+                    exec_plan_fn done, void *arg, struct exec_plan **ret);
 void exec_plan_free(struct exec_plan *p);
 
 /* link_exec() in the container's cgroup. */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ExecSync (CRI.md 4.16): a command in a running container, its output in the reply.
  *
- *   seccomp profile -> plan -> link_exec --started--> read both pipes --exited--> drain at most 2 s -> reply
+ *   seccomp profile -> plan -> link_exec --started--> read both pipes --exited--> drain at most 2 s
+ * -> reply
  *
- * Both outputs share one budget that fits the client's message limit, stdout first; what goes beyond it is read and
- * dropped, so that the command is not disturbed. A timeout, a deadline or a client that leaves kills all
- * that the command started. */
+ * Both outputs share one budget that fits the client's message limit, stdout first; what goes
+ * beyond it is read and dropped, so that the command is not disturbed. A timeout, a deadline or a
+ * client that leaves kills all that the command started. */
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
@@ -124,8 +125,9 @@ static void reply(struct exec_sync *x)
     struct err err = ERR_INIT;
 
     if (x->timed_out) {
-        err_rpc(&err, GRPC_DEADLINE_EXCEEDED, "exec in container %s: command timed out after %lld s",
-                x->base.c->id, (long long)(x->timeout_ms / 1000));
+        err_rpc(&err, GRPC_DEADLINE_EXCEEDED,
+                "exec in container %s: command timed out after %lld s", x->base.c->id,
+                (long long)(x->timeout_ms / 1000));
         fail(x, &err);
         return;
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* List filters: all conditions that are given must hold; a NULL filter lets every visible object through. */
+/* List filters: all conditions that are given must hold; a NULL filter lets every visible object
+ * through. */
 #ifndef CRICKET_FILTER_H
 #define CRICKET_FILTER_H
 

@@ -54,8 +54,9 @@ static int make_dirs(const struct conf *c, struct err *err)
     return r;
 }
 
-/* The supervisor's program on a read-only mount that nobody else has: PID 1 of a shared PID namespace shows it to
- * containers as /proc/1/exe, and nothing can write through that (mount_setattr(2), Linux 5.12; else the plain file). */
+/* The supervisor's program on a read-only mount that nobody else has: PID 1 of a shared PID
+ * namespace shows it to containers as /proc/1/exe, and nothing can write through that
+ * (mount_setattr(2), Linux 5.12; else the plain file). */
 static int open_pod(const char *path)
 {
     struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
@@ -107,7 +108,9 @@ static void read_boot_id(struct handlers *h)
 static int open_all(struct handlers *h, bool *same_boot, struct err *err)
 {
     const struct conf *c = h->conf;
-    struct store_opts so = { .root = c->root, .state = c->state, .worker = h->worker_path, .lazy_ms = 1000 };
+    struct store_opts so = {
+        .root = c->root, .state = c->state, .worker = h->worker_path, .lazy_ms = 1000
+    };
     struct seccomp_opts sc = { .state = c->state, .worker = h->worker_path,
                                .default_profile = c->seccomp_profile };
     struct cni_opts co = { .conf_dirs = c->cni_conf_dirs, .bin_dirs = c->cni_bin_dirs,
@@ -130,8 +133,9 @@ static int open_all(struct handlers *h, bool *same_boot, struct err *err)
     if (r >= 0)
         r = image_puller_new(h, err);
     if (r >= 0 && rebuilt)
-        log_error("op=start err='the durable store was damaged and has been set aside': images that its copy does not "
-                  "have need to be pulled again");
+        log_error(
+            "op=start err='the durable store was damaged and has been set aside': images that its copy does not "
+            "have need to be pulled again");
     return r;
 }
 
@@ -155,7 +159,8 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
     h->node.systemd_cgroups = conf->cgroup_driver == CONF_SYSTEMD;
     h->node.image_volumes = true;
     if (h->node.systemd_cgroups)
-        r = err_set(err, -ENOTSUP, "cgroup_driver 'systemd' is not supported by this version: use 'cgroupfs'");
+        r = err_set(err, -ENOTSUP,
+                    "cgroup_driver 'systemd' is not supported by this version: use 'cgroupfs'");
     else
         r = make_dirs(conf, err);
     if (r >= 0)

@@ -127,8 +127,9 @@ static json_t *repeated_json(const ProtobufCMessage *m, const ProtobufCFieldDesc
         json_t *x = value_json(f, v + i * size);
 
         if (!x)
-            x = f->type == PROTOBUF_C_TYPE_STRING || f->type == PROTOBUF_C_TYPE_BYTES ? json_string("")
-                                                                                      : json_integer(0);
+            x = f->type == PROTOBUF_C_TYPE_STRING || f->type == PROTOBUF_C_TYPE_BYTES
+                    ? json_string("")
+                    : json_integer(0);
         json_array_append_new(j, x);
     }
     return j;
@@ -154,7 +155,8 @@ json_t *pb_json(const ProtobufCMessage *m)
     return j;
 }
 
-void *info_entry(struct pool *pool, const ProtobufCMessageDescriptor *type, const char *key, char *value)
+void *info_entry(struct pool *pool, const ProtobufCMessageDescriptor *type, const char *key,
+                 char *value)
 {
     struct {
         ProtobufCMessage base;

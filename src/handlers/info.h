@@ -7,10 +7,12 @@
 
 #include <jansson.h>
 
-/* Any message as JSON with the protocol's field names; empty fields are left out, secrets always. New reference. */
+/* Any message as JSON with the protocol's field names; empty fields are left out, secrets always.
+ * New reference. */
 json_t *pb_json(const ProtobufCMessage *m);
 /* A map entry of the given generated type; value is a string of the pool. */
-void *info_entry(struct pool *pool, const ProtobufCMessageDescriptor *type, const char *key, char *value);
+void *info_entry(struct pool *pool, const ProtobufCMessageDescriptor *type, const char *key,
+                 char *value);
 /* Consumes j. */
 char *info_dump(struct pool *pool, json_t *j);
 

@@ -26,12 +26,14 @@ static json_t *sandbox_spec(struct sandbox *s)
     json_t *list = json_array();
 
     if (s->rec->netns[0])
-        json_array_append_new(list, json_pack("{s:s, s:s}", "type", "network", "path", s->rec->netns));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s}", "type", "network", "path", s->rec->netns));
     json_array_append_new(list, json_pack("{s:s}", "type", "mount"));
     json_array_append_new(list, json_pack("{s:s}", "type", "ipc"));
     json_array_append_new(list, json_pack("{s:s}", "type", "uts"));
-    return json_pack("{s:s, s:s, s:{s:o, s:s}}", "ociVersion", "1.1.0", "hostname", s->config->hostname, "linux",
-                     "namespaces", list, "cgroupsPath", s->rec->cgroup_parent);
+    return json_pack("{s:s, s:s, s:{s:o, s:s}}", "ociVersion", "1.1.0", "hostname",
+                     s->config->hostname, "linux", "namespaces", list, "cgroupsPath",
+                     s->rec->cgroup_parent);
 }
 
 char *info_sandbox(struct sandbox *s, struct pool *pool)
@@ -39,13 +41,15 @@ char *info_sandbox(struct sandbox *s, struct pool *pool)
     pid_t pid = s->link ? link_init_pid(s->link) : 0;
     json_t *overhead = resources_json(&s->rec->overhead), *res = resources_json(&s->rec->resources);
     json_t *cni = s->rec->cni_result[0] ? json_loads(s->rec->cni_result, 0, NULL) : NULL;
-    json_t *j = json_pack(
-        "{s:i, s:s, s:b, s:s, s:s, s:s, s:s, s:o, s:o, s:o?}", "pid",
-        (int)(pid ? pid : s->link ? link_pid(s->link) : 0), "processStatus",
-        sandbox_is_ready(s) ? "running" : "deleted", "netNamespaceClosed",
-        !sandbox_is_ready(s) && !sandbox_host_network(s), "image", "", "runtimeHandler", s->rec->runtime_handler,
-        "runtimeType", "cricket", "snapshotKey", "", "config", pb_json(&s->config->base), "runtimeSpec",
-        sandbox_spec(s), "cniResult", cni);
+    json_t *j = json_pack("{s:i, s:s, s:b, s:s, s:s, s:s, s:s, s:o, s:o, s:o?}", "pid",
+                          (int)(pid       ? pid
+                                : s->link ? link_pid(s->link)
+                                          : 0),
+                          "processStatus", sandbox_is_ready(s) ? "running" : "deleted",
+                          "netNamespaceClosed", !sandbox_is_ready(s) && !sandbox_host_network(s),
+                          "image", "", "runtimeHandler", s->rec->runtime_handler, "runtimeType",
+                          "cricket", "snapshotKey", "", "config", pb_json(&s->config->base),
+                          "runtimeSpec", sandbox_spec(s), "cniResult", cni);
 
     json_object_set_new(j, "sandboxMetadata", pb_json(&s->config->metadata->base));
     if (overhead)
@@ -63,10 +67,11 @@ char *info_ctr(struct ctr *c, struct pool *pool)
 
     if (spec_build(&in->in, &spec, NULL) >= 0)
         spec_j = spec_json(spec, c->rec->cgroup_path, c->sandbox->rec->netns);
-    j = json_pack("{s:s, s:i, s:b, s:s, s:s, s:s, s:b, s:o, s:o?}", "sandboxID", c->sandbox->id, "pid",
-                  (int)c->rec->pid, "removing", c->remove != NULL, "snapshotKey", c->id, "snapshotter", "overlay",
-                  "runtimeType", "cricket", "privileged", spec && spec->privileged, "config",
-                  pb_json(&c->config->base), "runtimeSpec", spec_j);
+    j = json_pack("{s:s, s:i, s:b, s:s, s:s, s:s, s:b, s:o, s:o?}", "sandboxID", c->sandbox->id,
+                  "pid", (int)c->rec->pid, "removing", c->remove != NULL, "snapshotKey", c->id,
+                  "snapshotter", "overlay", "runtimeType", "cricket", "privileged",
+                  spec && spec->privileged, "config", pb_json(&c->config->base), "runtimeSpec",
+                  spec_j);
     spec_free(spec);
     ctr_input_free(in);
     return info_dump(pool, j);
@@ -74,8 +79,8 @@ char *info_ctr(struct ctr *c, struct pool *pool)
 
 static void add_op(const struct op *op, const char *step, void *arg)
 {
-    json_array_append_new(arg, json_pack("{s:s, s:s, s:s, s:I}", "operation", op->cls->name, "object", op->id, "step",
-                                         step ? step : "", "milliseconds",
+    json_array_append_new(arg, json_pack("{s:s, s:s, s:s, s:I}", "operation", op->cls->name,
+                                         "object", op->id, "step", step ? step : "", "milliseconds",
                                          (json_int_t)(clock_mono_ms() - op->started_ms)));
 }
 
@@ -87,9 +92,10 @@ char *info_daemon(struct handlers *h, struct pool *pool)
     op_each(add_op, ops);
     for (size_t i = 0; i < sizeof st->hist / sizeof *st->hist; i++)
         json_array_append_new(hist, json_integer((json_int_t)st->hist[i]));
-    return info_dump(pool, json_pack("{s:{s:I, s:I, s:s, s:o}, s:o, s:I, s:s, s:s}", "loop", "turns",
-                                     (json_int_t)st->turns, "longestMicroseconds", (json_int_t)st->longest_us,
-                                     "longestWork", st->longest_name ? st->longest_name : "", "histogram", hist,
-                                     "operations", ops, "pulls", (json_int_t)pull_count(h->puller), "podCIDR",
-                                     h->pod_cidr, "cgroupControllers", cgroup_controllers()));
+    return info_dump(
+        pool, json_pack("{s:{s:I, s:I, s:s, s:o}, s:o, s:I, s:s, s:s}", "loop", "turns",
+                        (json_int_t)st->turns, "longestMicroseconds", (json_int_t)st->longest_us,
+                        "longestWork", st->longest_name ? st->longest_name : "", "histogram", hist,
+                        "operations", ops, "pulls", (json_int_t)pull_count(h->puller), "podCIDR",
+                        h->pod_cidr, "cgroupControllers", cgroup_controllers()));
 }

@@ -80,8 +80,8 @@ struct ctr_input *ctr_input_free(struct ctr_input *i)
     return NULL;
 }
 
-void spec_seccomp_get(struct handlers *h, enum spec_seccomp kind, const char *path, uint64_t caps, seccomp_fn done,
-                      void *arg)
+void spec_seccomp_get(struct handlers *h, enum spec_seccomp kind, const char *path, uint64_t caps,
+                      seccomp_fn done, void *arg)
 {
     if (kind == SPEC_SECCOMP_NONE)
         done(arg, NULL, 0, 0, NULL);
@@ -100,8 +100,8 @@ static int make_cgroup(struct ctr *c, const struct spec *s, struct err *err)
     return 0;
 }
 
-int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len, unsigned bpf_flags,
-               link_start_fn done, void *arg, struct err *err)
+int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len,
+               unsigned bpf_flags, link_start_fn done, void *arg, struct err *err)
 {
     const Runtime__V1__NamespaceOption *ns =
         c->config->linux && c->config->linux->security_context
@@ -118,9 +118,10 @@ int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len
     if (target) {
         struct ctr *t = ctr_find(c->h, target, err);
 
-        if (!t || t->sandbox != c->sandbox || t->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING)
-            return err_rpc(err, GRPC_FAILED_PRECONDITION, "target container '%.64s' does not run in this sandbox",
-                           target);
+        if (!t || t->sandbox != c->sandbox ||
+            t->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING)
+            return err_rpc(err, GRPC_FAILED_PRECONDITION,
+                           "target container '%.64s' does not run in this sandbox", target);
         target = t->id;
     }
     r = make_cgroup(c, spec, err);
@@ -133,7 +134,8 @@ int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len
     if (n < 0)
         return n;
     oom_fd = cgroup_open_oom(c->rec->cgroup_path);
-    r = link_start(c->sandbox->link, c->id, plan_fd, fds, (size_t)n, cgroup_is_v2(), oom_fd, target, done, arg, err);
+    r = link_start(c->sandbox->link, c->id, plan_fd, fds, (size_t)n, cgroup_is_v2(), oom_fd, target,
+                   done, arg, err);
     cgroup_close_join(fds, n);
     return r;
 }

@@ -7,7 +7,8 @@
 #include "handlers/objects.h"
 #include "handlers/spec.h"
 
-/* The input of spec_build() as the container's record has it. Start with mem_new(), end with ctr_input_free(). */
+/* The input of spec_build() as the container's record has it. Start with mem_new(), end with
+ * ctr_input_free(). */
 struct ctr_input {
     struct spec_input in;
     struct spec_user user;
@@ -17,14 +18,15 @@ struct ctr_input {
 struct ctr_input *ctr_input_new(struct ctr *c);
 struct ctr_input *ctr_input_free(struct ctr_input *i);   /* returns NULL */
 
-/* Makes the cgroup with its limits and has the supervisor start the container. bpf: the seccomp filter that the spec asks for.
- * done comes later, or an error now (the cgroup is then left to ctr_set_exited()). */
-int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len, unsigned bpf_flags,
-               link_start_fn done, void *arg, struct err *err);
+/* Makes the cgroup with its limits and has the supervisor start the container. bpf: the seccomp
+ * filter that the spec asks for. done comes later, or an error now (the cgroup is then left to
+ * ctr_set_exited()). */
+int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len,
+               unsigned bpf_flags, link_start_fn done, void *arg, struct err *err);
 
 /* The filter that a spec asks for: NULL at once when it wants none. May call back from inside. */
-void spec_seccomp_get(struct handlers *h, enum spec_seccomp kind, const char *path, uint64_t caps, seccomp_fn done,
-                      void *arg);
+void spec_seccomp_get(struct handlers *h, enum spec_seccomp kind, const char *path, uint64_t caps,
+                      seccomp_fn done, void *arg);
 
 /* "created", "running", "exited": for error texts. */
 const char *ctr_state_name(const struct ctr *c);

@@ -7,7 +7,8 @@
  * (handlers/turn.h); a stop may be joined.
  *
  *   handlers -- sandboxes (sorted by id) -- struct sandbox -- link to its supervisor
- *            `- ctrs      (sorted by id) -- struct ctr, each also in its sandbox's ring, oldest first
+ *            `- ctrs      (sorted by id) -- struct ctr, each also in its sandbox's ring, oldest
+ * first
  */
 #ifndef CRICKET_OBJECTS_H
 #define CRICKET_OBJECTS_H
@@ -95,7 +96,7 @@ struct ctr {
     struct list turns;
     struct op *create, *start, *stop, *remove;
     struct list exit_waits;          /* struct exit_wait */
-    struct list execs;               /* struct exec_base: execs and attaches, ended with the container */
+    struct list execs; /* struct exec_base: execs and attaches, ended with the container */
     bool visible;
     struct str listed;               /* encoded runtime.v1.Container; empty: make it anew */
     struct ctr_stats *stats;         /* samples of handlers/stats.c, freed by ctr_stats_free() */
@@ -111,14 +112,16 @@ struct sandbox *sandbox_by_id(struct handlers *h, const char *id); /* exact, vis
 struct ctr *ctr_by_id(struct handlers *h, const char *id);
 
 #define sandbox_each(h, i, s) \
-    for (size_t i = 0; i < (h)->sandboxes.n && ((s) = (struct sandbox *)(h)->sandboxes.v[i], 1); i++)
+    for (size_t i = 0; i < (h)->sandboxes.n && ((s) = (struct sandbox *)(h)->sandboxes.v[i], 1); \
+         i++)
 #define ctr_each(h, i, c) \
     for (size_t i = 0; i < (h)->ctrs.n && ((c) = (struct ctr *)(h)->ctrs.v[i], 1); i++)
 
 /* --- life */
 void new_id(char id[ID_LEN + 1]);        /* 64 hex digits from getrandom(2) */
 struct sandbox *sandbox_new(struct handlers *h, const char *id);
-void sandbox_free(struct sandbox *s);    /* out of the index, link dropped; its containers must be gone */
+void sandbox_free(
+    struct sandbox *s); /* out of the index, link dropped; its containers must be gone */
 struct ctr *ctr_new(struct sandbox *s, const char *id);
 void ctr_free(struct ctr *c);
 void sandbox_save(struct sandbox *s);    /* record to the store; the list entry is made anew */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Start-up recovery (DESIGN: state).
  *
- * Same boot: every supervisor whose socket answers is met again; it tells what runs and hands over the exits of the
- * time in between. A sandbox whose supervisor is gone is NOTREADY. What was being made is undone, what was being removed is
- * removed, by the same operations that clients start.
- * New boot: nothing runs. Every container is EXITED, every sandbox NOTREADY; addresses that CNI gave out are released.
- * Then whatever no record names goes: supervisors, pod directories, container directories, layers. */
+ * Same boot: every supervisor whose socket answers is met again; it tells what runs and hands over
+ * the exits of the time in between. A sandbox whose supervisor is gone is NOTREADY. What was being
+ * made is undone, what was being removed is removed, by the same operations that clients start. New
+ * boot: nothing runs. Every container is EXITED, every sandbox NOTREADY; addresses that CNI gave
+ * out are released. Then whatever no record names goes: supervisors, pod directories, container
+ * directories, layers. */
 #include "handlers/recover.h"
 
 #include "handlers/ctr_op.h"
@@ -24,7 +25,7 @@
 
 struct recovery {
     struct handlers *h;
-    unsigned pending;                /* answers that are awaited; the loop runs until there are none */
+    unsigned pending; /* answers that are awaited; the loop runs until there are none */
 };
 
 struct meeting {                     /* with one supervisor */
@@ -62,7 +63,8 @@ static void load_ctr(void *arg, const char *key, const void *val, size_t len)
     }
     images_layers_hold(h->images, c->rec->layers, c->rec->n_layers);
     for (size_t i = 0; i < c->rec->n_volume_images; i++)
-        images_layers_hold(h->images, c->rec->volume_images[i]->layers, c->rec->volume_images[i]->n_layers);
+        images_layers_hold(h->images, c->rec->volume_images[i]->layers,
+                           c->rec->volume_images[i]->n_layers);
 }
 
 /* Oldest first, as they were made. */
@@ -107,14 +109,16 @@ static void set_lost(struct ctr *c, const char *reason, int code, const char *me
     ctr_set_exited(c, &x);
 }
 
-/* A container that its supervisor does not have: it never started, or its exit has been handed over already. */
+/* A container that its supervisor does not have: it never started, or its exit has been handed over
+ * already. */
 static void settle_unseen(struct meeting *m)
 {
     struct ctr *c;
 
     list_each(c, &m->s->ctrs, struct ctr, in_sandbox) {
         if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__STARTING)
-            set_lost(c, "StartError", 128, "the runtime was restarted while the container was being started");
+            set_lost(c, "StartError", 128,
+                     "the runtime was restarted while the container was being started");
         else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__RUNNING && !c->rec->pid)
             set_lost(c, "Unknown", 255, "the container ended while the runtime was down");
     }
@@ -151,7 +155,8 @@ static void meeting_free(struct meeting *m)
 
 static void remove_pod_dir(const char *dir)
 {
-    static const char *const names[] = { "netns", "sock", "hostname", "hosts", "resolv.conf", "exits" };
+    static const char *const names[] = { "netns", "sock",        "hostname",
+                                         "hosts", "resolv.conf", "exits" };
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         auto_free char *p = mem_printf("%s/%s", dir, names[i]);
@@ -203,7 +208,8 @@ static void settle_sandbox(struct recovery *r, struct sandbox *s)
             c->rec->state == CRICKET__STATE__CONTAINER__STATE__REMOVING) {
             r->pending++;
             ctr_remove_start(c, finish_removed, r);
-        } else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__EXITED && c->rec->cgroup_path[0]) {
+        } else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__EXITED &&
+                   c->rec->cgroup_path[0]) {
             cgroup_sweep(r->h, c->rec->cgroup_path);
         }
     }
@@ -214,7 +220,8 @@ static void settle_sandbox(struct recovery *r, struct sandbox *s)
     }
 }
 
-static void on_met(void *arg, struct link *k, const char *netns, pid_t supervisor, const struct err *err)
+static void on_met(void *arg, struct link *k, const char *netns, pid_t supervisor,
+                   const struct err *err)
 {
     struct meeting *m = arg;
     struct recovery *r = m->r;
@@ -229,8 +236,8 @@ static void on_met(void *arg, struct link *k, const char *netns, pid_t superviso
             meeting_free(m);
             return;
         }
-        log_warn("op=recover path='%s' pid=%d err='a supervisor that no record names', ending it", m->dir,
-                 (int)supervisor);
+        log_warn("op=recover path='%s' pid=%d err='a supervisor that no record names', ending it",
+                 m->dir, (int)supervisor);
         m->link = k;
         link_shutdown(k, on_stray_down, m);
         return;
@@ -287,7 +294,8 @@ static void on_released(void *arg, const struct err *err)
     struct recovery *r = arg;
 
     if (err)
-        log_warn("op=recover step=network err='%s', released when the sandbox is removed", err->text);
+        log_warn("op=recover step=network err='%s', released when the sandbox is removed",
+                 err->text);
     answered(r);
 }
 
@@ -322,7 +330,8 @@ static void new_boot(struct recovery *r)
 
 /* --- garbage */
 
-static void each_dir(const char *path, void (*fn)(struct recovery *r, const char *name), struct recovery *r)
+static void each_dir(const char *path, void (*fn)(struct recovery *r, const char *name),
+                     struct recovery *r)
 {
     DIR *d = opendir(path);
     struct dirent *e;
@@ -356,7 +365,8 @@ static bool keep_layer(void *ctx, uint64_t number)
     return images_number_used(((struct handlers *)ctx)->images, number);
 }
 
-/* Every container holds its layers by now: what nobody needs is left of a removal that was cut off. */
+/* Every container holds its layers by now: what nobody needs is left of a removal that was cut off.
+ */
 static void prune_layers(struct handlers *h)
 {
     struct store_batch *b = store_batch_new(h->store);
@@ -399,7 +409,7 @@ int recover_run(struct handlers *h, bool same_boot, struct err *err)
     each_dir(ctrs, stray_ctr, &r);
     prune_layers(h);
     pull_collect(h->puller, keep_layer, h);
-    log_info("op=recover same_boot=%d sandboxes=%zu containers=%zu images=%zu", same_boot, h->sandboxes.n,
-             h->ctrs.n, images_count(h->images));
+    log_info("op=recover same_boot=%d sandboxes=%zu containers=%zu images=%zu", same_boot,
+             h->sandboxes.n, h->ctrs.n, images_count(h->images));
     return 0;
 }

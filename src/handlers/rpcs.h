@@ -71,11 +71,12 @@ bool pb_same(const ProtobufCMessage *a, const ProtobufCMessage *b);
 int handler_check(struct handlers *h, const char *name, struct err *err);
 /* Does every entry of the selector stand in the labels, exactly? Entries of any string map. */
 bool labels_match(void *const *selector, size_t n_selector, void *const *labels, size_t n_labels);
-/* Appends field `number` (length-delimited) with these bytes: replies are joined from ready-made parts. */
+/* Appends field `number` (length-delimited) with these bytes: replies are joined from ready-made
+ * parts. */
 void pb_join(struct str *reply, unsigned number, const struct str *part);
 
-/* Commits b, then has the layer directories deleted that nobody needs any more: never before the commit, or a
- * power cut would leave records of layers that are gone. Takes over dead. */
+/* Commits b, then has the layer directories deleted that nobody needs any more: never before the
+ * commit, or a power cut would leave records of layers that are gone. Takes over dead. */
 void commit_and_delete(struct handlers *h, struct store_batch *b, uint64_t *dead, size_t n);
 /* A container lets go of its layers (removal, or a creation that failed). */
 void ctr_drop_layers(struct ctr *c);

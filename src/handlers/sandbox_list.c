@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* PodSandboxStatus and ListPodSandbox (CRI.md 4.5, 4.6). kubelet lists everything every second: the reply is
- * joined from the sandboxes' encoded entries. */
+/* PodSandboxStatus and ListPodSandbox (CRI.md 4.5, 4.6). kubelet lists everything every second: the
+ * reply is joined from the sandboxes' encoded entries. */
 #include "handlers/rpcs.h"
 
 #include "handlers/filter.h"

@@ -39,7 +39,8 @@ void net_attach_init(struct net_attach *n, const struct sandbox *s, bool with_re
     for (size_t i = 0; i < c->n_port_mappings; i++) {
         const Runtime__V1__PortMapping *p = c->port_mappings[i];
 
-        n->ports[i] = (struct cni_port){ protocol_name(p->protocol), p->host_port, p->container_port, p->host_ip };
+        n->ports[i] = (struct cni_port){ protocol_name(p->protocol), p->host_port,
+                                         p->container_port, p->host_ip };
     }
     for (size_t i = 0; i < c->n_annotations; i++)
         n->annotations[i] = (struct plan_pair){ c->annotations[i]->key, c->annotations[i]->value };
@@ -82,7 +83,7 @@ void net_attach_deinit(struct net_attach *n)
 struct net_check {
     struct handlers *h;
     struct cni_call *call;
-    char id[ID_LEN + 1];             /* the sandbox that is being checked, then the next one behind it */
+    char id[ID_LEN + 1]; /* the sandbox that is being checked, then the next one behind it */
 };
 
 static void check_next(struct net_check *k);
@@ -98,8 +99,8 @@ static void on_collected(void *arg, const struct cni_result *r, const struct err
     free(k);
 }
 
-/* GC (CNI 1.1.0): the plugins hear who still has an attachment; what else they keep is theirs to drop. A sandbox is in
- * the list from before its ADD until its DEL has succeeded. */
+/* GC (CNI 1.1.0): the plugins hear who still has an attachment; what else they keep is theirs to
+ * drop. A sandbox is in the list from before its ADD until its DEL has succeeded. */
 static void collect(struct net_check *k)
 {
     auto_free const char **ids = mem_array(k->h->sandboxes.n + 1, sizeof *ids);
@@ -139,7 +140,8 @@ static void check_next(struct net_check *k)
         if (strcmp(s->id, k->id) <= 0)
             continue;
         snprintf(k->id, sizeof k->id, "%s", s->id);
-        if (!s->rec->cni_added || !s->rec->cni_config[0] || !sandbox_is_ready(s) || s->stop || s->remove)
+        if (!s->rec->cni_added || !s->rec->cni_config[0] || !sandbox_is_ready(s) || s->stop ||
+            s->remove)
             continue;
         net_attach_init(&n, s, true);
         if (cni_check(k->h->cni, &n.a, 0, on_checked, k, &k->call, &err) >= 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Operations on a sandbox: run, stop, remove. They share one struct, because what undoes a failed run is what stop and remove do
- * (teardown.c), and what start-up recovery does with a sandbox that was being made or removed. */
+/* Operations on a sandbox: run, stop, remove. They share one struct, because what undoes a failed
+ * run is what stop and remove do (teardown.c), and what start-up recovery does with a sandbox that
+ * was being made or removed. */
 #ifndef CRICKET_SANDBOX_OP_H
 #define CRICKET_SANDBOX_OP_H
 
@@ -32,17 +33,20 @@ void sandbox_op_free(struct sandbox_op *o);
 
 void sandbox_op_drop(struct op *op); /* the daemon ends: as ctr_stop_drop() */
 
-/* --- steps of the teardown, in the order of CRI.md 4.3. Each tolerates that its part is gone already. */
+/* --- steps of the teardown, in the order of CRI.md 4.3. Each tolerates that its part is gone
+ * already. */
 int down_turn(struct op *op, enum wake why);         /* waits for the sandbox's turn */
 int down_kill(struct op *op, enum wake why);         /* every container stopped, grace 0 */
 int down_network(struct op *op, enum wake why);      /* CNI DEL, with the namespace still there */
-int down_supervisor(struct op *op, enum wake why);   /* cricket-pod ends: namespaces and mounts go */
+int down_supervisor(struct op *op, enum wake why); /* cricket-pod ends: namespaces and mounts go */
 int down_mark(struct op *op, enum wake why);         /* NOTREADY recorded, event */
 int down_containers(struct op *op, enum wake why);   /* every container removed */
 int down_files(struct op *op, enum wake why);        /* cgroup parent, files of the pod */
 
 /* Stop and remove without a client, where no such operation runs yet (start-up). */
-void sandbox_stop_start(struct sandbox *s, void (*after)(void *arg, const struct err *err), void *arg);
-void sandbox_remove_start(struct sandbox *s, void (*after)(void *arg, const struct err *err), void *arg);
+void sandbox_stop_start(struct sandbox *s, void (*after)(void *arg, const struct err *err),
+                        void *arg);
+void sandbox_remove_start(struct sandbox *s, void (*after)(void *arg, const struct err *err),
+                          void *arg);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* RunPodSandbox (CRI.md 4.2). A repeated call with the same identity and configuration joins the run that is going on, or
- * gets the id of the sandbox that it made; a client that goes away undoes the run when it was the last to wait. */
+/* RunPodSandbox (CRI.md 4.2). A repeated call with the same identity and configuration joins the
+ * run that is going on, or gets the id of the sandbox that it made; a client that goes away undoes
+ * the run when it was the last to wait. */
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
@@ -38,7 +39,8 @@ static void on_supervisor_gone(void *arg)
 {
     struct sandbox *s = arg;
 
-    log_error("op=supervisor sandbox=%s err='the supervisor is gone', the sandbox is not ready", s->id);
+    log_error("op=supervisor sandbox=%s err='the supervisor is gone', the sandbox is not ready",
+              s->id);
     sandbox_lost(s);
 }
 
@@ -80,10 +82,12 @@ static void on_ready(void *arg, struct link *k, const char *netns, pid_t supervi
 /* Validated by spec_check_sandbox(): POD with one mapping each, or none. */
 static struct link_idmap idmap_of(Runtime__V1__IDMapping *const *v, size_t n)
 {
-    return n ? (struct link_idmap){ v[0]->host_id, v[0]->container_id, v[0]->length } : (struct link_idmap){ 0, 0, 0 };
+    return n ? (struct link_idmap){ v[0]->host_id, v[0]->container_id, v[0]->length }
+             : (struct link_idmap){ 0, 0, 0 };
 }
 
-/* "name=value" entries of the configuration for pods with a network of their own, then the request's. */
+/* "name=value" entries of the configuration for pods with a network of their own, then the
+ * request's. */
 static struct plan_pair *sysctls_of(struct sandbox *s, char **storage, size_t *ret_n)
 {
     const Runtime__V1__LinuxPodSandboxConfig *lx = s->config->linux;
@@ -317,14 +321,16 @@ static const struct op_class run_class = {
     .name = "runp", .steps = run_steps, .undo = run_undo, .cancel = run_cancel, .done = run_done
 };
 
-static bool same_identity(const Runtime__V1__PodSandboxMetadata *a, const Runtime__V1__PodSandboxMetadata *b)
+static bool same_identity(const Runtime__V1__PodSandboxMetadata *a,
+                          const Runtime__V1__PodSandboxMetadata *b)
 {
     return a->attempt == b->attempt && strcmp(a->name, b->name) == 0 &&
            strcmp(a->namespace_, b->namespace_) == 0 && strcmp(a->uid, b->uid) == 0;
 }
 
 /* CRI.md 4.0, duplicate create. True when the call is dealt with. */
-static bool run_known(struct rpc *rpc, struct handlers *h, const Runtime__V1__RunPodSandboxRequest *q)
+static bool run_known(struct rpc *rpc, struct handlers *h,
+                      const Runtime__V1__RunPodSandboxRequest *q)
 {
     Runtime__V1__RunPodSandboxResponse reply = RUNTIME__V1__RUN_POD_SANDBOX_RESPONSE__INIT;
     struct sandbox *s;
@@ -369,14 +375,15 @@ void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *
         rpc_fail(rpc, GRPC_INVALID_ARGUMENT, "sandbox config is missing");
         return;
     }
-    if (spec_check_sandbox(q->config, &h->node, &err) < 0 || handler_check(h, q->runtime_handler, &err) < 0) {
+    if (spec_check_sandbox(q->config, &h->node, &err) < 0 ||
+        handler_check(h, q->runtime_handler, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }
     if (run_known(rpc, h, q))
         return;
-    if (spec_cgroup_parent(q->config->linux ? q->config->linux->cgroup_parent : "", h->conf->cgroup_parent,
-                           &h->node, &parent, &err) < 0) {
+    if (spec_cgroup_parent(q->config->linux ? q->config->linux->cgroup_parent : "",
+                           h->conf->cgroup_parent, &h->node, &parent, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }

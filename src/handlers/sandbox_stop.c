@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* StopPodSandbox and RemovePodSandbox (CRI.md 4.3, 4.4). Both are idempotent and may be joined; a stop that
- * failed half way goes on where it failed when it is asked again. */
+/* StopPodSandbox and RemovePodSandbox (CRI.md 4.3, 4.4). Both are idempotent and may be joined; a
+ * stop that failed half way goes on where it failed when it is asked again. */
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
@@ -33,9 +33,12 @@ static const struct op_step stop_steps[] = {
     { 0 },
 };
 
-static const struct op_class stop_class = { .name = "stopp", .steps = stop_steps, .done = stop_done };
+static const struct op_class stop_class = { .name = "stopp",
+                                            .steps = stop_steps,
+                                            .done = stop_done };
 
-void sandbox_stop_start(struct sandbox *s, void (*after)(void *arg, const struct err *err), void *arg)
+void sandbox_stop_start(struct sandbox *s, void (*after)(void *arg, const struct err *err),
+                        void *arg)
 {
     struct sandbox_op *o = sandbox_op_new(s, &s->stop);
 
@@ -124,7 +127,8 @@ static const struct op_class remove_class = {
     .name = "rmp", .steps = remove_steps, .done = remove_done
 };
 
-void sandbox_remove_start(struct sandbox *s, void (*after)(void *arg, const struct err *err), void *arg)
+void sandbox_remove_start(struct sandbox *s, void (*after)(void *arg, const struct err *err),
+                          void *arg)
 {
     struct sandbox_op *o = sandbox_op_new(s, &s->remove);
 

@@ -49,8 +49,13 @@ static bool is_device(const struct stat *st)
 static int add(struct found *f, const char *path, const char *source, const struct stat *st,
                struct err *err)
 {
-    struct plan_device d = { .path = path, .source = source, .mode = st->st_mode, .major = major(st->st_rdev),
-                             .minor = minor(st->st_rdev), .uid = st->st_uid, .gid = st->st_gid };
+    struct plan_device d = { .path = path,
+                             .source = source,
+                             .mode = st->st_mode,
+                             .major = major(st->st_rdev),
+                             .minor = minor(st->st_rdev),
+                             .uid = st->st_uid,
+                             .gid = st->st_gid };
     struct cgroup_device_rule r = { S_ISCHR(st->st_mode) ? 'c' : 'b', d.major, d.minor, true, "" };
     size_t i;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Status, RuntimeConfig, UpdateRuntimeConfig (CRI.md 4.20, 4.21, 4.28). None of them waits for anything. */
+/* Status, RuntimeConfig, UpdateRuntimeConfig (CRI.md 4.20, 4.21, 4.28). None of them waits for
+ * anything. */
 #include "handlers/rpcs.h"
 
 #include "handlers/info.h"
@@ -10,8 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static Runtime__V1__RuntimeCondition *condition(struct pool *pool, const char *type, const char *reason,
-                                                const char *message)
+static Runtime__V1__RuntimeCondition *condition(struct pool *pool, const char *type,
+                                                const char *reason, const char *message)
 {
     Runtime__V1__RuntimeCondition *c = pool_alloc(pool, sizeof *c);
 
@@ -39,9 +40,11 @@ static Runtime__V1__RuntimeHandler *runtime_handler(const struct spec_node *node
     return r;
 }
 
-static void add_info(struct pool *pool, Runtime__V1__StatusResponse *r, const char *key, char *value)
+static void add_info(struct pool *pool, Runtime__V1__StatusResponse *r, const char *key,
+                     char *value)
 {
-    r->info[r->n_info++] = info_entry(pool, &runtime__v1__status_response__info_entry__descriptor, key, value);
+    r->info[r->n_info++] =
+        info_entry(pool, &runtime__v1__status_response__info_entry__descriptor, key, value);
 }
 
 static void verbose(struct handlers *h, struct pool *pool, Runtime__V1__StatusResponse *r)
@@ -85,7 +88,8 @@ void handle_status(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
     r.runtime_handlers[r.n_runtime_handlers++] = runtime_handler(&h->node, &pool, "cricket", true);
     for (const struct conf_runtime *c = h->conf->runtimes; c; c = c->next)
         if (strcmp(c->name, "cricket") != 0)
-            r.runtime_handlers[r.n_runtime_handlers++] = runtime_handler(&h->node, &pool, c->name, !c->path);
+            r.runtime_handlers[r.n_runtime_handlers++] =
+                runtime_handler(&h->node, &pool, c->name, !c->path);
     if (q->verbose)
         verbose(h, &pool, &r);
     rpc_ok(rpc, &r.base);
@@ -116,7 +120,8 @@ static bool cidr_ok(char *s)
         return false;
     *slash = '\0';
     bits = strtol(slash + 1, &end, 10);
-    return !*end && bits >= 0 && bits <= (v6 ? 128 : 32) && inet_pton(v6 ? AF_INET6 : AF_INET, s, addr) == 1;
+    return !*end && bits >= 0 && bits <= (v6 ? 128 : 32) &&
+           inet_pton(v6 ? AF_INET6 : AF_INET, s, addr) == 1;
 }
 
 void handle_update_runtime_config(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
@@ -141,7 +146,8 @@ void handle_update_runtime_config(struct rpc *rpc, const ProtobufCMessage *req, 
     }
     if (cidr[0]) {
         snprintf(h->pod_cidr, sizeof h->pod_cidr, "%s", cidr);
-        log_info("op=update_runtime_config pod_cidr='%s': noted, the CNI configuration decides", cidr);
+        log_info("op=update_runtime_config pod_cidr='%s': noted, the CNI configuration decides",
+                 cidr);
     }
     rpc_ok(rpc, &r.base);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a sandbox or a container says of itself: status messages and encoded list entries (CRI.md 8).
+/* What a sandbox or a container says of itself: status messages and encoded list entries (CRI.md
+ * 8).
  *
- * A filled message borrows: strings and sub-messages belong to the object, new shells to the pool. The maps of
- * labels and annotations are lent across message types: protobuf-c packs an entry by its own
- * descriptor, and every string map has the same wire form. */
+ * A filled message borrows: strings and sub-messages belong to the object, new shells to the pool.
+ * The maps of labels and annotations are lent across message types: protobuf-c packs an entry by
+ * its own descriptor, and every string map has the same wire form. */
 #include "handlers/objects.h"
 #include "mem.h"
 #include "reactor/pool.h"

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exec, Attach and PortForward (CRI.md 4.17, 10): the RPC checks and answers a URL with a one-use token; what
- * happens when a client takes it up happens here, the bytes are moved by reactor/stream.c and the supervisor.
+/* Exec, Attach and PortForward (CRI.md 4.17, 10): the RPC checks and answers a URL with a one-use
+ * token; what happens when a client takes it up happens here, the bytes are moved by
+ * reactor/stream.c and the supervisor.
  *
- * One struct streaming from the offer to the end of the session. It hangs on its container (or sandbox), which
- * ends it when it goes away itself; link and session are let go of exactly once, in streaming_free(). */
+ * One struct streaming from the offer to the end of the session. It hangs on its container (or
+ * sandbox), which ends it when it goes away itself; link and session are let go of exactly once, in
+ * streaming_free(). */
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
@@ -117,7 +119,8 @@ static struct streaming *streaming_new(struct handlers *h, struct ctr *c, struct
 static int check_streams(bool in, bool out, bool err_stream, bool tty, struct err *err)
 {
     if (!in && !out && !err_stream)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "one of stdin, stdout and stderr must be asked for");
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "one of stdin, stdout and stderr must be asked for");
     if (tty && err_stream)
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "tty and stderr exclude each other");
     return 0;
@@ -204,8 +207,13 @@ void handle_exec(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
     const Runtime__V1__ExecRequest *q = (const void *)req;
     struct handlers *h = ctx;
     struct err err = ERR_INIT;
-    struct stream_offer o = { .kind = STREAM_EXEC, .in = q->stdin, .out = q->stdout, .err = q->stderr,
-                              .tty = q->tty, .begin = exec_begin, .resize = exec_resize };
+    struct stream_offer o = { .kind = STREAM_EXEC,
+                              .in = q->stdin,
+                              .out = q->stdout,
+                              .err = q->stderr,
+                              .tty = q->tty,
+                              .begin = exec_begin,
+                              .resize = exec_resize };
     struct streaming *x;
     struct ctr *c;
 
@@ -252,8 +260,8 @@ static void attach_begin(void *arg, struct session *s)
     if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link)
         r = err_rpc(&err, GRPC_FAILED_PRECONDITION, "attach to container %s: it has ended", c->id);
     else
-        r = link_attach(c->sandbox->link, c->id, c->config->stdin ? fds[0] : -1, fds[1], c->config->tty ? -1 : fds[2],
-                        on_attach_closed, x, &x->attach, &err);
+        r = link_attach(c->sandbox->link, c->id, c->config->stdin ? fds[0] : -1, fds[1],
+                        c->config->tty ? -1 : fds[2], on_attach_closed, x, &x->attach, &err);
     session_close_fds(s);
     if (r < 0)
         fail(x, &err);
@@ -282,8 +290,13 @@ void handle_attach(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
     const Runtime__V1__AttachRequest *q = (const void *)req;
     struct handlers *h = ctx;
     struct err err = ERR_INIT;
-    struct stream_offer o = { .kind = STREAM_ATTACH, .in = q->stdin, .out = q->stdout, .err = q->stderr,
-                              .tty = q->tty, .begin = attach_begin, .resize = attach_resize };
+    struct stream_offer o = { .kind = STREAM_ATTACH,
+                              .in = q->stdin,
+                              .out = q->stdout,
+                              .err = q->stderr,
+                              .tty = q->tty,
+                              .begin = attach_begin,
+                              .resize = attach_resize };
     struct ctr *c = ctr_find(h, q->container_id, &err);
 
     if (!c || check_streams(q->stdin, q->stdout, q->stderr, q->tty, &err) < 0) {
@@ -292,12 +305,13 @@ void handle_attach(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
     }
     if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link ||
         c->remove) {
-        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "attach to container %s: it is not running (%s)", c->id,
-                 ctr_state_name(c));
+        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "attach to container %s: it is not running (%s)",
+                 c->id, ctr_state_name(c));
         return;
     }
     if (!q->tty != !c->config->tty) {
-        rpc_fail(rpc, GRPC_INVALID_ARGUMENT, "attach to container %s: it has %s terminal, the request %s", c->id,
+        rpc_fail(rpc, GRPC_INVALID_ARGUMENT,
+                 "attach to container %s: it has %s terminal, the request %s", c->id,
                  c->config->tty ? "a" : "no", q->tty ? "wants one" : "wants none");
         return;
     }
@@ -318,7 +332,8 @@ static int forward_dial(void *arg, int family, struct err *err)
 {
     const struct streaming *x = arg;
 
-    return netns_socket(sandbox_host_network(x->sandbox) ? NULL : x->sandbox->rec->netns, family, err);
+    return netns_socket(sandbox_host_network(x->sandbox) ? NULL : x->sandbox->rec->netns, family,
+                        err);
 }
 
 static void answer_forward(struct rpc *rpc, char *url)
@@ -349,7 +364,8 @@ void handle_port_forward(struct rpc *rpc, const ProtobufCMessage *req, void *ctx
         }
     }
     if (!sandbox_is_ready(s) || s->stop || s->remove) {
-        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "port-forward to sandbox %s: it is not ready", s->id);
+        rpc_fail(rpc, GRPC_FAILED_PRECONDITION, "port-forward to sandbox %s: it is not ready",
+                 s->id);
         return;
     }
     offer(rpc, streaming_new(h, NULL, s), &o, answer_forward);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a sandbox goes down. The same steps stop it, remove it, undo a RunPodSandbox that failed, and finish at start-up
- * what a crash left half done: each looks at what is still there, so any of them may run twice. */
+/* How a sandbox goes down. The same steps stop it, remove it, undo a RunPodSandbox that failed, and
+ * finish at start-up what a crash left half done: each looks at what is still there, so any of them
+ * may run twice. */
 #include "handlers/sandbox_op.h"
 
 #include "handlers/ctr_op.h"
@@ -224,7 +225,8 @@ int down_mark(struct op *op, enum wake why)
     return 0;
 }
 
-/* An exit that was recorded in the very turn in which the supervisor was told to end: nobody is left to acknowledge it to. */
+/* An exit that was recorded in the very turn in which the supervisor was told to end: nobody is
+ * left to acknowledge it to. */
 static void drop_exits(const struct sandbox *s)
 {
     auto_free char *path = mem_printf("%s/exits", s->dir);
@@ -266,7 +268,8 @@ static bool has_line(const char *text, const char *line)
 
 /* One line of cgroup_made: "[controllers:]TOP[<tab>FROM]", where hierarchies differ with their
  * controllers: everything from FROM (else cgroup_parent) up to TOP was made by us. What another
- * sandbox has below one of these directories is that one's to remove from now on, with those above. */
+ * sandbox has below one of these directories is that one's to remove from now on, with those above.
+ */
 static void unmake_cgroup(struct sandbox *s, char *line)
 {
     char *tab = strchr(line, '\t'), *top = strchr(line, '/');
@@ -308,7 +311,8 @@ static void unmake_cgroups(struct sandbox *s)
 
 int down_files(struct op *op, enum wake why)
 {
-    static const char *const names[] = { "hostname", "hosts", "resolv.conf", "netns", "sock", "exits" };
+    static const char *const names[] = { "hostname", "hosts", "resolv.conf",
+                                         "netns",    "sock",  "exits" };
     struct sandbox *s = sandbox_op_of(op)->s;
 
     (void)why;

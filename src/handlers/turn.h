@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who may work on an object, and who waits for the result.
  *
- * struct turn: operations on one object run one after the other. The first step of each is turn_take();
- * turn_end() lets the next one in.
+ * struct turn: operations on one object run one after the other. The first step of each is
+ * turn_take(); turn_end() lets the next one in.
  *
- * struct waiters: the calls that an operation will answer. A call whose client goes away or whose deadline passes leaves by
- * itself; when none is left, `none` runs (RunPodSandbox rolls back then, StopContainer goes on). */
+ * struct waiters: the calls that an operation will answer. A call whose client goes away or whose
+ * deadline passes leaves by itself; when none is left, `none` runs (RunPodSandbox rolls back then,
+ * StopContainer goes on). */
 #ifndef CRICKET_TURN_H
 #define CRICKET_TURN_H
 

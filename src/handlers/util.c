@@ -81,10 +81,13 @@ int handler_check(struct handlers *h, const char *name, struct err *err)
         return 0;
     for (const struct conf_runtime *r = h->conf->runtimes; r; r = r->next)
         if (strcmp(r->name, name) == 0)
-            return r->path ? err_rpc(err, GRPC_UNIMPLEMENTED,
-                                     "runtime handler '%.100s': driving an OCI runtime ('%s') is not supported by "
-                                     "this version", name, r->path)
-                           : 0;
+            return r->path
+                       ? err_rpc(
+                             err, GRPC_UNIMPLEMENTED,
+                             "runtime handler '%.100s': driving an OCI runtime ('%s') is not supported by "
+                             "this version",
+                             name, r->path)
+                       : 0;
     return err_rpc(err, GRPC_INVALID_ARGUMENT, "runtime handler '%.100s' is not configured", name);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Version (CRI 4.1): all four strings must be there or kubelet refuses; the runtime's name becomes part of
- * container ids in pod status and never changes. */
+/* Version (CRI 4.1): all four strings must be there or kubelet refuses; the runtime's name becomes
+ * part of container ids in pod status and never changes. */
 #include "config.h"
 #include "handlers/rpcs.h"
 

@@ -388,7 +388,8 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
 
 /* ---- */
 
-/* Capabilities and the kept result. A DEL does without what cannot be understood: it must be possible to end what was begun. */
+/* Capabilities and the kept result. A DEL does without what cannot be understood: it must be
+ * possible to end what was begun. */
 static int arguments(struct cni_call *c, const struct cni_attach *a, struct err *err)
 {
     struct cni_attach bare = *a;

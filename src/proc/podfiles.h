@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The files that every container of a pod shares: hostname, hosts, resolv.conf in <state>/pods/<id>/ (CRI.md 6.1, 7.1). */
+/* The files that every container of a pod shares: hostname, hosts, resolv.conf in
+ * <state>/pods/<id>/ (CRI.md 6.1, 7.1). */
 #ifndef CRICKET_PODFILES_H
 #define CRICKET_PODFILES_H
 
@@ -19,10 +20,11 @@ struct podfiles {
     gid_t gid;
     bool has_dns;                    /* dns_config was given, even if empty */
     char *const *servers, *const *searches, *const *options; /* NULL terminated, or NULL: none */
-    const char *node_root;           /* where the node's etc/ and run/ are; NULL: "/" (tests say otherwise) */
+    const char *node_root; /* where the node's etc/ and run/ are; NULL: "/" (tests say otherwise) */
 };
 
-/* Writes (replaces) the three files, mode 0644, in place: a container that has one mounted sees the new content. Values with a newline or NUL: GRPC_INVALID_ARGUMENT. */
+/* Writes (replaces) the three files, mode 0644, in place: a container that has one mounted sees the
+ * new content. Values with a newline or NUL: GRPC_INVALID_ARGUMENT. */
 int podfiles_write(const struct podfiles *f, struct err *err);
 
 #endif

@@ -41,7 +41,8 @@ int curl_lib_load(struct err *err)
     if (l.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return err_set(err, -ENOMEM, "libcurl cannot be initialised");
     if (!(l.version_info(CURLVERSION_NOW)->features & CURL_VERSION_ASYNCHDNS))
-        log_warn("op=http err='libcurl resolves names synchronously: the daemon stands still meanwhile'");
+        log_warn(
+            "op=http err='libcurl resolves names synchronously: the daemon stands still meanwhile'");
     curl_lib = l;
     loaded = true;
     return 0;

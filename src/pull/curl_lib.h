@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libcurl, loaded when the first request is made: it brings thirty libraries and five megabytes along, which a daemon that has
- * its images already never needs. The loader resolves every function at once, so a libcurl that lacks one is
- * found out there. After this header the functions are called by their ordinary names. */
+/* libcurl, loaded when the first request is made: it brings thirty libraries and five megabytes
+ * along, which a daemon that has its images already never needs. The loader resolves every function
+ * at once, so a libcurl that lacks one is found out there. After this header the functions are
+ * called by their ordinary names. */
 #ifndef CRICKET_CURL_LIB_H
 #define CRICKET_CURL_LIB_H
 
@@ -40,7 +41,8 @@ struct curl_lib {
 
 extern struct curl_lib curl_lib;
 
-/* Loads and initialises it; nothing to do when that has happened before. A few milliseconds, once. */
+/* Loads and initialises it; nothing to do when that has happened before. A few milliseconds, once.
+ */
 int curl_lib_load(struct err *err);
 
 #undef curl_easy_getinfo

@@ -270,8 +270,8 @@ struct image *images_add(struct images *im, Cricket__State__Image *rec, const ch
     changed(im, i);
     /* with its layers: the batch that first had one of them may have failed */
     for (size_t k = 0; k < rec->n_chain_ids; k++)
-        batch_put_pb(b, STORE_LAYER, rec->chain_ids[k], &images_layer(im,
-                                                                      rec->chain_ids[k])->rec->base);
+        batch_put_pb(b, STORE_LAYER, rec->chain_ids[k],
+                     &images_layer(im, rec->chain_ids[k])->rec->base);
     batch_put_pb(b, STORE_IMAGE, rec->id, &rec->base);
     return i;
 }

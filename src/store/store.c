@@ -64,12 +64,14 @@ static int make_dirs(const char *path, struct err *err)
     }
 }
 
-/* A daemon that was killed while it started a child: until that child's exec it has the lock too. */
+/* A daemon that was killed while it started a child: until that child's exec it has the lock too.
+ */
 static bool holder_is_dead(int fd)
 {
     char pid[24] = "";
 
-    return pread(fd, pid, sizeof pid - 1, 0) > 0 && atoi(pid) > 0 && kill(atoi(pid), 0) < 0 && errno == ESRCH;
+    return pread(fd, pid, sizeof pid - 1, 0) > 0 && atoi(pid) > 0 && kill(atoi(pid), 0) < 0 &&
+           errno == ESRCH;
 }
 
 static int wait_lock(int fd)

@@ -197,8 +197,9 @@ static void start(void)
     if (chdir("/") < 0)
         _exit(1);
     (void)umask(022);
-    /* All of them, libc's own too, which signal(2) of libc leaves alone: a glibc that starts programs by posix_spawn
-     * (systemd, make) has them ignored, and containers would inherit that. */
+    /* All of them, libc's own too, which signal(2) of libc leaves alone: a glibc that starts
+     * programs by posix_spawn (systemd, make) has them ignored, and containers would inherit that.
+     */
     for (int s = 1; s <= 64; s++)
         (void)syscall(SYS_rt_sigaction, s, kernel_default, NULL, sizeof(uint64_t));
     (void)signal(SIGPIPE, SIG_IGN);

@@ -211,8 +211,8 @@ static void do_init(uint32_t serial, const struct wire_init *m, int *fds, size_t
             (void)unlinkat(pod.state_fd, "exits", AT_REMOVEDIR);
         _exit(1);
     }
-    /* A daemon that went meanwhile has left the pod as one that was being made: its successor undoes
-     * it, and may have begun before it could reach us. */
+    /* A daemon that went meanwhile has left the pod as one that was being made: its successor
+     * undoes it, and may have begun before it could reach us. */
     struct pollfd p = { conn.fd, 0, 0 };
     if (poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR))) {
         ctr_kill_all();

@@ -247,5 +247,6 @@ int worker_measure(int argc, char **argv)
             line[n - 1] = '\0';
         job(line);
     }
-    _exit(ferror(stdout) || fflush(stdout) ? 1 : 0); /* nothing that is done at exit fits the jail */
+    _exit(ferror(stdout) || fflush(stdout) ? 1
+                                           : 0); /* nothing that is done at exit fits the jail */
 }

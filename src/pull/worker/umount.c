@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* umount PATH: takes away the bind mount of a network namespace whose supervisor did not live to do it. A job of its
- * own because umount(2) waits for RCU and, with the last reference, for whatever hangs on the namespace. */
+/* umount PATH: takes away the bind mount of a network namespace whose supervisor did not live to do
+ * it. A job of its own because umount(2) waits for RCU and, with the last reference, for whatever
+ * hangs on the namespace. */
 #include "pull/worker/worker.h"
 
 #include <errno.h>

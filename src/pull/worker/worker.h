@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cricket-worker: short-lived children for whatever may block or parses what strangers sent. One subcommand per job; it
- * gets directories and pipes as descriptors, locks itself up, reports over a descriptor, exits. Each returns the exit code. */
+/* cricket-worker: short-lived children for whatever may block or parses what strangers sent. One
+ * subcommand per job; it gets directories and pipes as descriptors, locks itself up, reports over a
+ * descriptor, exits. Each returns the exit code. */
 #ifndef CRICKET_WORKER_H
 #define CRICKET_WORKER_H
 
@@ -9,6 +10,6 @@ int worker_unpack(int argc, char **argv);    /* unpack.c: a layer */
 int worker_remove(int argc, char **argv);    /* remove.c: a directory tree, slowly */
 int worker_store(int argc, char **argv);     /* store.c: the durable writer */
 int worker_seccomp(int argc, char **argv);   /* seccomp.c: a profile to BPF */
-int worker_umount(int argc, char **argv);    /* umount.c: a network namespace that was left mounted */
+int worker_umount(int argc, char **argv); /* umount.c: a network namespace that was left mounted */
 
 #endif

@@ -243,7 +243,8 @@ static void sort(struct plan_mount *v, size_t n)
 }
 
 /* /proc, /sys and /dev/mqueue show a namespace, and only who has rights over that one can mount
- * them: in a user namespace they come from the host where the namespace is the host's. */
+ * them: in a user namespace they come from the host where the namespace is the host's. Without what
+ * is mounted below there, as a new mount would be. */
 struct defaults {
     bool privileged, host_ipc;
     bool host_proc, host_sys, host_mqueue;
@@ -297,11 +298,11 @@ static void add_defaults(struct table *t, const struct defaults *d)
     };
     const struct plan_mount host[] = {
         { .kind = PLAN_MOUNT_BIND,
-          .flags = strict | PLAN_RECURSIVE,
+          .flags = strict,
           .source = "/proc",
           .target = "/proc" },
         { .kind = PLAN_MOUNT_BIND,
-          .flags = strict | PLAN_RECURSIVE | (d->privileged ? 0 : PLAN_RDONLY_REC),
+          .flags = strict | ro,
           .source = "/sys",
           .target = "/sys" },
         { .kind = PLAN_MOUNT_BIND,

@@ -317,6 +317,22 @@ static void test_loop(void)
     ok(b == a, "stamps increase strictly");
 }
 
+static void test_drop(void)
+{
+    struct job j = { .wait_at = 2, .timeout_ms = 1 };
+    size_t before = op_count();
+
+    start(&j);
+    is_int((int)(op_count() - before), 1, "a live operation");
+    op_cancel(&j.op, GRPC_CANCELLED);    /* its next step is put off to the end of the turn */
+    op_drop(&j.op);
+    ev_timer_stop(loop_ev(loop), &j.later);
+    loop_settle(loop);
+    is_str(trace.p, "1s 2s x ", "dropped: no step, no undo");
+    ok(!j.done, "not done");
+    is_int((int)(op_count() - before), 0, "not live");
+}
+
 int main(void)
 {
     struct err err = ERR_INIT;
@@ -327,6 +343,7 @@ int main(void)
     test_order();
     test_failure();
     test_cancel();
+    test_drop();
     test_loop();
     loop = loop_free(loop);
     str_free(&trace);

@@ -35,6 +35,13 @@ def compile_(profile, caps="CAP_CHOWN,CAP_KILL"):
     return flags, p.stdout[8:]
 
 
+def plain(profile, caps="CAP_CHOWN,CAP_KILL"):
+    """The profile as an OCI runtime gets it."""
+    p = subprocess.run([BUILD + "/cricket-worker", "seccomp", caps, "json"], input=json.dumps(profile).encode() if profile else b"",
+                       capture_output=True, check=True)
+    return json.loads(p.stdout)
+
+
 class Prog(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
@@ -246,4 +253,14 @@ refused("", "localhost_ref", "no path")
 is_([c.metadata.name for c in d.ListContainers().containers if c.metadata.name == "bad"], [], "no trace of the refused")
 d.remove(pod, privileged)
 wait_until(lambda: not os.listdir(d.root + "/containers"), "the directories are deleted, slowly")
+# --- for another runtime
+rule = {"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 7, "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}
+got = plain({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 3, "comment": "x",
+             "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+             "syscalls": [dict(rule, comment="y"), {"name": "mkdir", "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_KILL"]}},
+                          {"names": ["chmod"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+                          {"names": ["chroot"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_KILL"]}}]})
+is_(got, {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 3, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+          "syscalls": [rule, {"names": ["mkdir"], "action": "SCMP_ACT_ALLOW"}]}, "as JSON: dependencies resolved, nothing else lost")
+is_(compile_(plain(None)), compile_(b""), "the built-in one as JSON compiles to the same filter")
 finish(d)

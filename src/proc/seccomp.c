@@ -27,6 +27,7 @@
 enum {
     PROFILE_MAX = 1024 * 1024,
     KEY_LEN = 64,
+    JSON_MAX = 2 * PROFILE_MAX,
     COMPILE_MS = 30000,
     ENTRIES_MAX = 256,               /* above: what was idle for IDLE_MS goes */
     IDLE_MS = 15 * 60 * 1000,
@@ -53,6 +54,7 @@ struct entry {
     char *name;                      /* for messages: the path, "RuntimeDefault" */
     void *bpf;                       /* NULL while it is being compiled */
     size_t len;
+    bool json;                       /* bpf is the text of linux.seccomp; in memory only */
     unsigned flags;
     int64_t used_ms;
     struct run *run;
@@ -150,10 +152,10 @@ static int read_profile(const char *path, struct str *s, struct err *err)
 }
 
 static int make_key(const struct seccomp_cache *c, const struct str *profile, uint64_t caps,
-                    char key[KEY_LEN + 1], struct err *err)
+                    bool json, char key[KEY_LEN + 1], struct err *err)
 {
     struct {
-        uint64_t caps, size;
+        uint64_t caps, size, json;
         int64_t sec, nsec;
     } about;
     unsigned char sum[32];
@@ -163,6 +165,7 @@ static int make_key(const struct seccomp_cache *c, const struct str *profile, ui
 
     memset(&about, 0, sizeof about);
     about.caps = caps;
+    about.json = json;
     if (stat(c->worker, &st) == 0) {
         about.size = (uint64_t)st.st_size;
         about.sec = st.st_mtim.tv_sec;
@@ -197,6 +200,13 @@ static int adopt(struct entry *e, const char *p, size_t n)
 {
     struct head h;
 
+    if (e->json) {
+        if (n == 0)
+            return -EBADMSG;
+        e->len = n;
+        e->bpf = mem_dup(p, n);
+        return 0;
+    }
     if (n <= sizeof h || n - sizeof h > BPF_BYTES_MAX ||
         (n - sizeof h) % sizeof(struct sock_filter))
         return -EBADMSG;
@@ -256,7 +266,8 @@ static void on_compiled(void *arg, const struct run_result *r)
 
     e->run = NULL;
     if (r->status == 0 && adopt(e, r->out, r->out_len) == 0) {
-        save_file(e, r->out, r->out_len);
+        if (!e->json)
+            save_file(e, r->out, r->out_len);
         answer(e, NULL);
         return;
     }
@@ -284,13 +295,13 @@ static int compile(struct entry *e, const struct str *profile, uint64_t caps, st
     for (int i = 0; i < 64; i++)
         if (caps >> i & 1 && caps_name(i))
             str_printf(&names, "%s%s", names.len ? "," : "", caps_name(i));
-    char job[] = "seccomp";
-    char *argv[] = { e->cache->worker, job, str_take(&names), NULL };
+    char job[] = "seccomp", json[] = "json";
+    char *argv[] = { e->cache->worker, job, str_take(&names), e->json ? json : NULL, NULL };
     o.path = e->cache->worker;
     o.argv = argv;
     int r =
         run_start(e->cache->loop, &o, str_c(profile), profile->len,
-                  sizeof(struct head) + BPF_BYTES_MAX, COMPILE_MS, on_compiled, e, &e->run, err);
+                  e->json ? JSON_MAX : sizeof(struct head) + BPF_BYTES_MAX, COMPILE_MS, on_compiled, e, &e->run, err);
     free(argv[2]);
     return r;
 }
@@ -317,8 +328,8 @@ static struct entry *entry_new(struct seccomp_cache *c, const char *key, const c
     return e;
 }
 
-void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,
-                 void *arg)
+static void get(struct seccomp_cache *c, const char *profile, uint64_t caps, bool json,
+                seccomp_fn done, void *arg)
 {
     const char *path = profile ? profile : c->default_profile,
                *name = path[0] ? path : "RuntimeDefault";
@@ -330,7 +341,7 @@ void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, se
     struct entry *e;
 
     if ((path[0] && read_profile(path, &text, &err) < 0) ||
-        make_key(c, &text, caps, key, &err) < 0) {
+        make_key(c, &text, caps, json, key, &err) < 0) {
         done(arg, NULL, 0, 0, &err);
         return;
     }
@@ -339,7 +350,8 @@ void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, se
         if (c->n >= ENTRIES_MAX)
             forget_idle(c, now);
         e = entry_new(c, key, name);
-        if (load_file(e) < 0 && compile(e, &text, caps, &err) < 0) {
+        e->json = json;
+        if ((json || load_file(e) < 0) && compile(e, &text, caps, &err) < 0) {
             err_note(&err, "seccomp profile '%s'", name);
             entry_free(e);
             done(arg, NULL, 0, 0, &err);
@@ -355,6 +367,18 @@ void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, se
     w->done = done;
     w->arg = arg;
     list_add_tail(&e->waiters, &w->in);
+}
+
+void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,
+                 void *arg)
+{
+    get(c, profile, caps, false, done, arg);
+}
+
+void seccomp_get_json(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,
+                      void *arg)
+{
+    get(c, profile, caps, true, done, arg);
 }
 
 void seccomp_cancel(struct seccomp_cache *c, void *arg)

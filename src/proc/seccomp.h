@@ -32,6 +32,9 @@ typedef void (*seccomp_fn)(void *arg, const void *bpf, size_t len, unsigned flag
  * rules. */
 void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,
                  void *arg);
+/* The same profile for an OCI runtime: bpf is the text of linux.seccomp (JSON, not terminated). */
+void seccomp_get_json(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,
+                      void *arg);
 /* Whoever asked and went away. */
 void seccomp_cancel(struct seccomp_cache *c, void *arg);
 

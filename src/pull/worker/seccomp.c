@@ -11,7 +11,9 @@
  * profile's author did not know it, and C libraries fall back on ENOSYS where EPERM makes them give
  * up.
  *
- * Output: struct head, then struct sock_filter[]. Errors: one line on stderr, exit 1. */
+ * Output: struct head, then struct sock_filter[]. With a second argument, "json": linux.seccomp of
+ * the runtime-spec, the same rules with their dependencies resolved, for an OCI runtime. Errors: one
+ * line on stderr, exit 1. */
 #include "pull/worker/worker.h"
 
 #include "err.h"
@@ -550,6 +552,59 @@ static int emit(const struct compiler *c, int out, struct err *err)
     return r < 0 ? err_code(err, r, "write the filter") : 0;
 }
 
+/* --- for another runtime */
+
+static json_t *plain_rule(const json_t *rule)
+{
+    static const char *const same[] = { "action", "errnoRet", "args" };
+    const json_t *one = json_object_get(rule, "name");
+    json_t *o = json_object(), *names = json_object_get(rule, "names");
+
+    json_object_set_new(o, "names",
+                        json_is_string(one) ? json_pack("[O]", one) : json_incref(names));
+    for (size_t i = 0; i < ARRAY_LEN(same); i++) {
+        json_t *v = json_object_get(rule, same[i]);
+
+        if (v && !json_is_null(v))
+            json_object_set(o, same[i], v);
+    }
+    return o;
+}
+
+/* The profile has been compiled, so every part of it is what it should be. */
+static int emit_json(const struct compiler *c, const json_t *profile, int out, struct err *err)
+{
+    json_t *o = json_object(), *list = json_array(), *rules = json_array(), *flags = json_array();
+    json_t *v;
+    size_t i;
+
+    json_object_set(o, "defaultAction", json_object_get(profile, "defaultAction"));
+    v = json_object_get(profile, "defaultErrnoRet");
+    if (v && !json_is_null(v))
+        json_object_set(o, "defaultErrnoRet", v);
+    for (size_t k = 0; k < c->n_arches; k++)
+        for (i = 0; i < ARRAY_LEN(arches); i++)
+            if (arches[i].token == c->arches[k])
+                json_array_append_new(list, json_string(arches[i].name));
+    json_object_set_new(o, "architectures", list);
+    json_array_foreach(json_object_get(profile, "flags"), i, v)
+        json_array_append(flags, v);
+    if (json_array_size(flags))
+        json_object_set(o, "flags", flags);
+    json_decref(flags);
+    json_array_foreach(json_object_get(profile, "syscalls"), i, v)
+        if (is_wanted(c, v))
+            json_array_append_new(rules, plain_rule(v));
+    json_object_set_new(o, "syscalls", rules);
+    char *text = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    if (!text)
+        return err_set(err, -ENOMEM, "write the profile");
+    int r = put(out, text, strlen(text));
+    free(text);
+    return r < 0 ? err_code(err, r, "write the profile") : 0;
+}
+
 /* --- the job */
 
 /* Parsing and computing: memory, the three descriptors, and what libseccomp asks the kernel about
@@ -622,7 +677,7 @@ static int read_profile(struct str *s, struct err *err)
     }
 }
 
-static int job(const char *caps, struct err *err)
+static int job(const char *caps, bool as_json, struct err *err)
 {
     auto_str struct str s = STR_INIT;
     struct compiler c = { .caps = caps, .err = err };
@@ -646,7 +701,7 @@ static int job(const char *caps, struct err *err)
         return err_set(err, -EINVAL, "line %d: %s", where.line, where.text);
     r = compile(&c, profile);
     if (r == 0)
-        r = emit(&c, STDOUT_FILENO, err);
+        r = as_json ? emit_json(&c, profile, STDOUT_FILENO, err) : emit(&c, STDOUT_FILENO, err);
     if (c.ctx)
         seccomp_release(c.ctx);
     json_decref(profile);
@@ -657,11 +712,11 @@ int worker_seccomp(int argc, char **argv)
 {
     struct err err = ERR_INIT;
 
-    if (argc != 2) {
-        fprintf(stderr, "seccomp: the capabilities are wanted\n");
+    if (argc < 2 || argc > 3 || (argc == 3 && strcmp(argv[2], "json") != 0)) {
+        fprintf(stderr, "seccomp: the capabilities are wanted, and maybe 'json'\n");
         return 2;
     }
-    if (lock_up(&err) < 0 || job(argv[1], &err) < 0) {
+    if (lock_up(&err) < 0 || job(argv[1], argc == 3, &err) < 0) {
         err_clean(&err);
         fprintf(stderr, "%s\n", err.text);
         return 1;

@@ -77,8 +77,10 @@ static size_t count(char *const *v)
 
 int flat_finish(struct str *s, enum wire_kind kind, const char *name, int *ret_fd, struct err *err)
 {
-    struct wire_file f = { WIRE_MAGIC, (uint32_t)kind, 1, 0 };
+    struct wire_file f;
 
+    memcpy(&f, s->p, sizeof f);
+    f = (struct wire_file){ WIRE_MAGIC, (uint32_t)kind, f.need ? f.need : 1, 0 };
     str_putc(s, '\0');
     if (s->len > WIRE_FILE_MAX)
         return err_set(err, -E2BIG, "launch plan of %zu bytes", s->len);
@@ -138,6 +140,15 @@ static int put_process(struct str *s, const struct plan_process *p, struct wire_
     w->cap_inheritable = p->cap_inheritable;
     w->cap_ambient = p->cap_ambient;
     return 0;
+}
+
+static void put_oci(struct str *s, const struct plan_process *p, struct wire_plan *w)
+{
+    if (!p->oci_path)
+        return;
+    w->file.need = WIRE_NEED_OCI;
+    w->oci_path = flat_string(s, p->oci_path);
+    w->oci_json = flat_string(s, p->oci_json);
 }
 
 static struct wire_arr put_mounts(struct str *s, const struct plan_mount *m, size_t n)
@@ -203,6 +214,7 @@ int plan_encode(const struct plan *p, int *ret_fd, struct err *err)
     int r = put_process(&s, &p->process, &w.process, err);
     if (r < 0)
         return r;
+    put_oci(&s, &p->process, &w);
     w.id = flat_string(&s, p->id);
     w.lower = flat_string(&s, p->lower);
     w.upper = flat_string(&s, p->upper);
@@ -233,6 +245,7 @@ int plan_encode_exec(const struct plan_process *p, const char *ctr_id, int *ret_
     int r = put_process(&s, p, &w.process, err);
     if (r < 0)
         return r;
+    put_oci(&s, p, &w);
     w.id = flat_string(&s, ctr_id);
     memcpy(s.p, &w, sizeof w);
     return flat_finish(&s, WIRE_PLAN_EXEC, "cricket-exec", ret_fd, err);

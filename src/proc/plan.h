@@ -94,6 +94,9 @@ struct plan_process {
     unsigned seccomp_flags;          /* SECCOMP_FILTER_FLAG_* */
     const char *apparmor;            /* profile for the exec, or NULL */
     const char *selinux;             /* label for the exec, or NULL */
+    /* An OCI runtime launches: its binary, and the text of config.json or process.json for it.
+     * NULL: cricket-pod does. */
+    const char *oci_path, *oci_json;
 };
 
 struct plan {

@@ -185,6 +185,17 @@ static void refusals(void *base, size_t len)
     is_str(view_check(base, len, WIRE_PLAN_CTR), "version: made for a newer cricket-pod",
            "a plan that asks for more than we know");
     w->file = f;
+    w->oci_path = (wire_str)len;     /* not looked at by whom it does not concern */
+    ok(!view_check(base, len, WIRE_PLAN_CTR), "a plan for the native launcher names no runtime");
+    w->file.need = WIRE_NEED_OCI;
+    is_str(view_check(base, len, WIRE_PLAN_CTR), "runtime", "one for a runtime names it inside");
+    w->oci_path = w->id;
+    w->oci_json = 0;
+    is_str(view_check(base, len, WIRE_PLAN_CTR), "runtime", "and has its configuration");
+    w->oci_json = w->id;
+    ok(!view_check(base, len, WIRE_PLAN_CTR), "then it is good");
+    w->oci_path = w->oci_json = 0;
+    w->file = f;
     w->process.argv.count++;
     is_str(view_check(base, len, WIRE_PLAN_CTR), "argv", "a count that is too high");
     w->process.argv.count--;

@@ -37,7 +37,7 @@ struct sock_prog {                   /* struct sock_fprog */
     void *filter;
 };
 
-static void send_master(const struct launch *l, int fd)
+void child_send_master(const struct launch *l, int fd)
 {
     struct launch_msg m = { 0 };
     struct iovec iov = { &m, sizeof m };
@@ -84,7 +84,7 @@ void child_pty(struct launch *l, int root)
         close(console);
         close(at);
     }
-    send_master(l, master);
+    child_send_master(l, master);
     close(master);
     l->stdio[0] = l->stdio[1] = l->stdio[2] = slave;
 }

@@ -79,6 +79,11 @@ static void ctr_free(struct ctr *c)
         close(c->pidfd);
     if (c->oom_fd >= 0)
         close(c->oom_fd);
+    if (c->oci && c->state == CTR_STARTING)
+        oci_end();
+    else if (c->oci)
+        oci_delete(c->oci, c->id);
+    free(c->oci);
     free(c);
 }
 
@@ -156,10 +161,34 @@ static void take_news(struct ctr *c, const struct launch_msg *m, int fd)
         c->in.fn = on_stdin;
         return;
     }
+    if (c->told++)
+        return;
     close(c->pidfd);
     c->pid = m->pid;
     c->pidfd =
         (int)syscall(SYS_pidfd_open, c->pid, 0); /* our child, and not reaped: still that one */
+    if (c->oci && oci_ended(c->pid, &c->dead_status)) {
+        c->dead = true;
+        if (c->pidfd >= 0)           /* whoever has the number now */
+            close(c->pidfd);
+        c->pidfd = -1;
+    }
+}
+
+static void ended(struct ctr *c, int status, int64_t at);
+
+/* All is said: execve has happened, or the runtime has done it. */
+static void started(struct ctr *c)
+{
+    launch_deinit(c->launch);
+    free(c->launch);
+    c->launch = NULL;
+    c->state = CTR_RUNNING;
+    if (c->oci)
+        oci_end();
+    send_started(c);
+    if (c->dead)
+        ended(c, c->dead_status, now_wall_ns());
 }
 
 /* What the child says while it becomes the container. */
@@ -182,13 +211,13 @@ static void on_status(struct src *s, uint32_t events)
         start_failed(c, r == 1 ? m.code : r, r == 1 ? m.text : strerror(-r));
         return;
     }
+    if (c->oci && c->told < 2) {
+        start_failed(c, -ECHILD, "whoever drives the OCI runtime died");
+        return;
+    }
     close_status(c);
-    launch_deinit(c->launch);
-    free(c->launch);
-    c->launch = NULL;
     c->started_at = now_wall_ns();
-    c->state = CTR_RUNNING;
-    send_started(c);
+    started(c);
 }
 
 /* Pipes for what the container's process gets as 0, 1, 2. */
@@ -299,6 +328,15 @@ void ctr_start(uint32_t serial, const struct wire_start *m, int *fds, size_t n_f
             return;
         }
         l->target = fcntl(t->pidfd, F_DUPFD_CLOEXEC, 3);
+        l->target_pid = t->pid;
+    }
+    if (l->oci) {
+        c->oci = strdup(view_str(l->base, l->plan->oci_path));
+        if (!c->oci) {
+            start_failed(c, -ENOMEM, "out of memory");
+            return;
+        }
+        oci_begin();
     }
     l->userns = c->userns = pod.user >= 0 && !(l->plan->flags & WIRE_HOST_USERNS);
     r = setup_log(c, l);
@@ -344,7 +382,7 @@ static void read_numbers(void)
     int fd;
 
     for (struct ctr *c = ctrs; c; c = c->next)
-        while (c->state == CTR_STARTING && c->userns && c->status.fd >= 0 &&
+        while (c->state == CTR_STARTING && (c->userns || c->oci) && c->status.fd >= 0 &&
                recv(c->status.fd, &m, sizeof m, MSG_PEEK | MSG_DONTWAIT) == sizeof m &&
                m.code == 0 && launch_read(c->status.fd, &m, &fd) == 1) {
             bool same = m.pid == 0;
@@ -363,8 +401,12 @@ bool ctr_reaped(pid_t pid, int status)
         c = c->next;
     if (!c)
         return false;
-    struct wire_exit *x = &c->exit;
-    x->finished_at = now_wall_ns();
+    int64_t at = now_wall_ns();
+    if (c->state == CTR_STARTING && c->oci && c->told) {
+        c->dead = true;              /* what has started it says so, or why not */
+        c->dead_status = status;
+        return true;
+    }
     if (c->state == CTR_STARTING) {
         /* what it said last is still to be read; end of file there means that execve had happened
          */
@@ -377,20 +419,27 @@ bool ctr_reaped(pid_t pid, int status)
                     return true;     /* not dead, only somebody else now */
                 continue;
             }
-            if (r != 0) {
+            if (r != 0 || c->oci) {
                 start_failed(c, r == 1 ? m.code : -ECHILD,
-                             r == 1 ? m.text : "the container's first process died");
+                             r == 1   ? m.text
+                             : c->oci ? "whoever drives the OCI runtime died"
+                                      : "the container's first process died");
                 return true;
             }
             close_status(c);
         }
-        launch_deinit(c->launch);
-        free(c->launch);
-        c->launch = NULL;
-        c->started_at = x->finished_at;
-        c->state = CTR_RUNNING;
-        send_started(c);
+        c->started_at = at;
+        started(c);
     }
+    ended(c, status, at);
+    return true;
+}
+
+static void ended(struct ctr *c, int status, int64_t at)
+{
+    struct wire_exit *x = &c->exit;
+
+    x->finished_at = at;
     x->version = WIRE_VERSION;
     x->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     x->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
@@ -404,7 +453,6 @@ bool ctr_reaped(pid_t pid, int status)
         close(c->oom_fd);
     c->oom_fd = -1;
     stdio_died(c);
-    return true;
 }
 
 static void exit_name(const char *id, const char *suffix, char *buf, size_t n)

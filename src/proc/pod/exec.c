@@ -32,6 +32,10 @@ struct exec {
     struct launch *launch;           /* until execve */
     struct src status;
     pid_t pid;
+    bool oci, told;                  /* pid is the runtime's driver until it has told another */
+    bool doomed;                     /* to be killed as soon as the number is known */
+    bool dead;                       /* it ended before that, as dead_status says */
+    int dead_status;
     int pty;                         /* the supervisor's dup, for resize; -1 */
     int64_t started_at;
 };
@@ -55,6 +59,8 @@ static void exec_free(struct exec *x)
             break;
         }
     close_status(x);
+    if (x->oci && x->launch)
+        oci_end();
     if (x->launch) {
         if (x->launch->pidfd >= 0)
             close(x->launch->pidfd);
@@ -70,9 +76,23 @@ static void exec_failed(struct exec *x, int code, const char *text)
 {
     if (x->serial)
         talk_reply(x->serial, code, "%s", text);
-    if (x->pid > 0)
+    if (x->pid > 0 && !x->dead)
         (void)kill(x->pid, SIGKILL); /* ours and not reaped: nobody else's number */
     exec_free(x);
+}
+
+static void exec_ended(struct exec *x, int status);
+static void kill_tree(pid_t pid);
+
+static void take_news(struct exec *x, const struct launch_msg *m, int fd)
+{
+    if (!m->pid) {
+        x->pty = fd;
+        return;
+    }
+    x->told = true;
+    x->pid = m->pid;
+    x->dead = oci_ended(x->pid, &x->dead_status);
 }
 
 /* True while it is on its way; false: freed. */
@@ -82,17 +102,19 @@ static bool take_status(struct exec *x, bool dead)
     int fd, r;
 
     while ((r = launch_read(x->status.fd, &m, &fd)) == 1 && m.code == 0)
-        x->pty = fd;
-    if (r == -EAGAIN && !dead)
+        take_news(x, &m, fd);
+    if (r == -EAGAIN && (!dead || x->told))
         return true;
-    if (r != 0) {
-        if (dead)
+    if (r != 0 || (x->oci && !x->told)) {
+        if (dead && !x->told)
             x->pid = 0;
         exec_failed(x,
-                    r == 1         ? m.code
-                    : r == -EAGAIN ? -ECHILD
-                                   : r,
-                    r == 1 ? m.text : "the process died before exec");
+                    r == 1                   ? m.code
+                    : r == -EAGAIN || r == 0 ? -ECHILD
+                                             : r,
+                    r == 1   ? m.text
+                    : x->oci ? "whoever drives the OCI runtime died"
+                             : "the process died before exec");
         return false;
     }
     close_status(x);
@@ -101,12 +123,20 @@ static bool take_status(struct exec *x, bool dead)
     launch_deinit(x->launch);
     free(x->launch);
     x->launch = NULL;
+    if (x->oci)
+        oci_end();
     x->started_at = now_wall_ns();
     struct wire_started s = { .pid = x->pid,
                               .flags = x->pty >= 0 ? WIRE_FD_0 : 0,
                               .started_at = x->started_at };
     if (x->serial)
         talk_send(WIRE_EXEC_STARTED, x->serial, &s, sizeof s, x->pty);
+    if (x->dead) {
+        exec_ended(x, x->dead_status);
+        return false;
+    }
+    if (x->doomed)
+        kill_tree(x->pid);
     return true;
 }
 
@@ -161,6 +191,14 @@ void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_f
     }
     r = launch_plan(l, fds[0], WIRE_PLAN_EXEC, why, sizeof why);
     fds[0] = -1;
+    if (r == 0 && l->oci && !c->oci) {
+        r = -EINVAL;
+        snprintf(why, sizeof why, "the container was not started by an OCI runtime");
+    }
+    if (r == 0 && l->oci) {
+        x->oci = true;
+        oci_begin();
+    }
     if (r == 0)
         r = launch_clone(l, why, sizeof why);
     if (r < 0) {
@@ -190,14 +228,27 @@ bool exec_reaped(pid_t pid, int status)
         x = x->next;
     if (!x)
         return false;
+    if (x->oci && x->launch) {
+        if (x->told) {
+            x->dead = true;
+            x->dead_status = status;
+        } else
+            (void)take_status(x, true);
+        return true;
+    }
     if (x->launch && !take_status(x, true))
         return true;
+    exec_ended(x, status);
+    return true;
+}
+
+static void exec_ended(struct exec *x, int status)
+{
     struct wire_exec_exited m = { WIFSIGNALED(status) ? 128 + WTERMSIG(status)
                                                       : WEXITSTATUS(status) };
     if (x->serial)
         talk_send(WIRE_EXEC_EXITED, x->serial, &m, sizeof m, -1);
     exec_free(x);
-    return true;
 }
 
 /* ---- killing */
@@ -317,6 +368,14 @@ static void kill_tree(pid_t pid)
     (void)kill(pid, SIGKILL);
 }
 
+static void exec_kill_all(struct exec *x)
+{
+    if (x->oci && x->launch)
+        x->doomed = true;
+    else
+        kill_tree(x->pid);
+}
+
 static struct exec *find(uint32_t serial)
 {
     struct exec *x = execs;
@@ -331,7 +390,7 @@ void exec_kill(uint32_t serial)
     struct exec *x = serial ? find(serial) : NULL;
 
     if (x)
-        kill_tree(x->pid);
+        exec_kill_all(x);
 }
 
 void exec_resize(uint32_t serial, uint16_t w, uint16_t h)
@@ -347,6 +406,6 @@ void exec_link_down(void)
 {
     for (struct exec *x = execs; x; x = x->next) {
         x->serial = 0;
-        kill_tree(x->pid);
+        exec_kill_all(x);
     }
 }

@@ -69,7 +69,7 @@ static void set_attr(const struct launch *l, const char *what, const char *path,
         child_fail(l, -r, "%s '%s'", what, value);
 }
 
-static void set_labels(const struct launch *l)
+void child_oom_adj(const struct launch *l)
 {
     const struct wire_process *p = &l->plan->process;
     char num[16];
@@ -81,6 +81,13 @@ static void set_labels(const struct launch *l)
         (void)file_write(AT_FDCWD, "/proc/self/oom_score_adj", "0");
     else if (r < 0 && r != -EACCES && r != -EPERM)
         child_fail(l, -r, "oom_score_adj %d", want);
+}
+
+static void set_labels(const struct launch *l)
+{
+    const struct wire_process *p = &l->plan->process;
+
+    child_oom_adj(l);
     if (p->apparmor) {
         const char *path = "/proc/self/attr/apparmor/exec";
         if (access(path, F_OK) < 0)
@@ -99,7 +106,7 @@ static void join(const struct launch *l, int fd, int type, const char *what)
 
 /* The container's user has to be able to open its stdout again; from inside a user namespace nobody
  * could arrange that. */
-static void give_pipes(const struct launch *l)
+void child_give_pipes(const struct launch *l)
 {
     uid_t uid = l->userns ? host_uid(l->plan->process.uid) : l->plan->process.uid;
 
@@ -209,13 +216,15 @@ static void child(struct launch *l)
         child_fail(l, errno, "parent death signal");
     if (poll(&gone, 1, 0) > 0 && (gone.revents & POLLHUP))
         _exit(127);                  /* the supervisor went before the line above */
+    if (l->oci)
+        oci_child(l);
     for (size_t i = 0; !l->cgroup2 && i < l->n_cgroups; i++)
         if (write(l->cgroups[i], "0", 1) != 1)
             child_fail(l, errno, "join cgroup %zu of %zu", i + 1, l->n_cgroups);
     set_labels(l);
     if (setsid() < 0)
         child_fail(l, errno, "new session");
-    give_pipes(l);
+    child_give_pipes(l);
     if (l->exec)
         into_container(l);
     else
@@ -242,6 +251,7 @@ int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, s
         return r;
     }
     l->plan = l->base;
+    l->oci = l->plan->file.need >= WIRE_NEED_OCI && l->plan->oci_path;
     return 0;
 }
 
@@ -250,13 +260,15 @@ int launch_clone(struct launch *l, char *why, size_t n)
     uint64_t flags = 0;
     int pair[2], pidns = -1;
 
-    if (l->exec || l->plan->pidns == WIRE_PID_TARGET)
+    if (l->oci)
+        ;                            /* the runtime joins them */
+    else if (l->exec || l->plan->pidns == WIRE_PID_TARGET)
         pidns = l->target;
     else if (l->plan->pidns == WIRE_PID_POD)
         pidns = pod.pidns;
     else if (l->plan->pidns == WIRE_PID_OWN && !l->userns)
         flags |= CLONE_NEWPID; /* else child_again(): it has to belong to the user namespace */
-    if (pidns < 0 &&
+    if (pidns < 0 && !l->oci &&
         (l->exec || l->plan->pidns == WIRE_PID_TARGET || l->plan->pidns == WIRE_PID_POD)) {
         snprintf(why, n, "the PID namespace to join does not exist");
         return -ESRCH;
@@ -273,7 +285,7 @@ int launch_clone(struct launch *l, char *why, size_t n)
         snprintf(why, n, "join a PID namespace: %s", strerror(e));
         return -e;
     }
-    long pid = sys_clone3(flags, &l->pidfd, l->cgroup2 && l->n_cgroups ? l->cgroups[0] : -1);
+    long pid = sys_clone3(flags, &l->pidfd, l->cgroup2 && l->n_cgroups && !l->oci ? l->cgroups[0] : -1);
     if (pid == 0)
         child(l);
     int e = errno;

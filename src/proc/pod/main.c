@@ -146,7 +146,8 @@ static void kill_children(void)
         (void)close(fd);
     buf[n > 0 ? n : 0] = '\0';
     for (char *p = buf, *e; (n = strtol(p, &e, 10)) > 1; p = e)
-        (void)kill((pid_t)n, SIGKILL);
+        if (!oci_deleting((pid_t)n))
+            (void)kill((pid_t)n, SIGKILL);
 }
 
 static void on_child(struct src *s, uint32_t events)
@@ -161,8 +162,8 @@ static void on_child(struct src *s, uint32_t events)
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (pid == pod.init)
             pod.init = 0;            /* the kernel kills what is left in its namespace */
-        else if (!ctr_reaped(pid, status))
-            (void)exec_reaped(pid, status); /* else an orphan that came to us as the subreaper */
+        else if (!ctr_reaped(pid, status) && !exec_reaped(pid, status) && !oci_reaped(pid))
+            oci_orphan(pid, status); /* that came to us as the subreaper */
     }
     if (pod.stopping && pid < 0)
         talk_finish();               /* no child is left, not even an orphan */

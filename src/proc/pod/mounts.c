@@ -210,7 +210,7 @@ static size_t add_lower(const struct launch *l, char *o, size_t cap, const char 
     return n;
 }
 
-static void mount_root(const struct launch *l, struct roots *r)
+void mount_root(const struct launch *l, struct roots *r)
 {
     char o[4096];
     const char *lower = view_str(l->base, l->plan->lower),
@@ -241,7 +241,7 @@ static void mount_root(const struct launch *l, struct roots *r)
 
 /* A read-only stack of layers, or one directory of it, as a detached mount. One layer needs no
  * overlay. */
-static void mount_image(const struct launch *l, struct wire_mount *m)
+void mount_image(const struct launch *l, struct wire_mount *m)
 {
     char o[4096];
     const char *lower = view_str(l->base, m->lower), *sub = view_str(l->base, m->source);

@@ -24,6 +24,8 @@ void take_sources(const struct launch *l, struct roots *r);
 /* The longest directory, with its '/', that all paths of a ':' list begin with. */
 size_t common_dir(const char *list);
 uint64_t attr_of(uint32_t flags);                /* WIRE_M_* as MOUNT_ATTR_* */
+void mount_root(const struct launch *l, struct roots *r);     /* at /r, by way of /l and /u */
+void mount_image(const struct launch *l, struct wire_mount *m); /* m->fd is it then; by /l and /i */
 /* Flags and propagation of a clone that is not attached yet. -1 and errno. */
 int dress(int fd, const struct wire_mount *m);
 

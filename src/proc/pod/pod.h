@@ -7,6 +7,7 @@
  *      sources.c  what is taken from the host       mounts.c   the container's root
  *      stdio.c    pipes and pty -> CRI log          attach.c   clients
  *      exec.c     more processes                    view.c     is a plan what it says
+ *      oci.c      an OCI runtime in place of launch.c
  *
  * The supervisor lives in a mount namespace of its own with next to nothing mounted, so that a
  * launch copies next to nothing (every mount of the host would cost each launch). Host paths are
@@ -109,6 +110,8 @@ struct launch {
     bool cgroup2;
     bool exec;                       /* into a container, not a new one */
     bool userns;
+    bool oci;                        /* the child drives an OCI runtime: oci.c */
+    pid_t target_pid;                /* of target, where oci needs it; 0 */
     int target; /* pidfd: whose PID namespace (TARGET), or whose everything (exec) */
     int stdio[3];                    /* the child's ends; -1: /dev/null, or the pty */
     int status, status_child; /* our end and the child's of a SEQPACKET pair that closes on exec */
@@ -122,6 +125,9 @@ struct launch_msg {
     int32_t pid; /* the child goes on as this process; 0: a pty's master comes along */
     char text[512];
 };
+
+/* A child that drives a runtime says `pid` twice for a container (created, started), once for an
+ * exec. */
 
 void launch_init(struct launch *l);
 /* Maps the plan. fds are taken over. */
@@ -144,6 +150,9 @@ void child_pty(struct launch *l,
 /* goes on as PID 1 of a new PID namespace of the user namespace */
 void child_again(struct launch *l);
 void child_mapped_root(const struct launch *l); /* of the user namespace just entered */
+void child_send_master(const struct launch *l, int fd);
+void child_oom_adj(const struct launch *l);
+void child_give_pipes(const struct launch *l);
 uid_t host_uid(uint32_t id); /* an id of the pod's user namespace, as the host sees it */
 gid_t host_gid(uint32_t id);
 int root_open(int root, const char *path, int flags);
@@ -152,6 +161,20 @@ int sys_open_tree(int fd, const char *path, unsigned flags);
 int sys_move_mount(int from, int to);
 int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t propagation,
                 int userns);
+
+/* ---- oci.c */
+
+void oci_child(struct launch *l) __attribute__((noreturn));
+/* A runtime's process comes to us as an orphan, and may have ended before we are told its number:
+ * while launches are under way, the ends of orphans are kept. */
+void oci_begin(void);
+void oci_end(void);
+void oci_orphan(pid_t pid, int status);
+bool oci_ended(pid_t pid, int *status);          /* true: it has ended */
+/* Has the runtime forget the container, after its end. */
+void oci_delete(const char *path, const char *id);
+bool oci_deleting(pid_t pid);                    /* is it one of those? then it ends by itself */
+bool oci_reaped(pid_t pid);
 
 /* ---- containers */
 
@@ -187,6 +210,10 @@ struct ctr {
     pid_t pid;
     int pidfd;
     bool userns;
+    char *oci;                       /* the OCI runtime that has it; NULL: ours */
+    uint8_t told;                    /* how often it has said `pid` while STARTING */
+    bool dead;                       /* it ended while STARTING, as dead_status says */
+    int dead_status;
     int64_t started_at;
     struct launch *launch;           /* while STARTING */
     struct src status;

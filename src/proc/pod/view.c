@@ -139,7 +139,8 @@ const char *view_check(const void *base, size_t len, enum wire_kind kind)
 {
     struct view v = { base, len };
     struct wire_file f;
-    size_t body = kind == WIRE_SANDBOX ? sizeof(struct wire_sandbox) : sizeof(struct wire_plan);
+    size_t body = kind == WIRE_SANDBOX ? sizeof(struct wire_sandbox)
+                                       : offsetof(struct wire_plan, oci_path);
 
     if (len < sizeof f || len > WIRE_FILE_MAX)
         return "length";
@@ -157,6 +158,10 @@ const char *view_check(const void *base, size_t len, enum wire_kind kind)
     const struct wire_plan *p = base;
     if (!str_ok(&v, p->id) || !p->id)
         return "id";
+    if (f.need >= WIRE_NEED_OCI &&
+        (len < sizeof *p || !str_ok(&v, p->oci_path) || !str_ok(&v, p->oci_json) || !p->oci_path ||
+         !p->oci_json))
+        return "runtime";
     const char *bad = check_process(&v, &p->process);
     if (bad || kind == WIRE_PLAN_EXEC)
         return bad;

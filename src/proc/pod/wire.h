@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 enum {
-    WIRE_VERSION = 1,
+    WIRE_VERSION = 2,
     WIRE_MSG_MAX = 1536,             /* bytes of one message */
     WIRE_FDS_MAX = 24,
     WIRE_ID = 72,                    /* room for an id of 64 digits and its NUL */
@@ -200,7 +200,11 @@ struct wire_plan {                   /* WIRE_PLAN_CTR; WIRE_PLAN_EXEC: process a
     uint32_t flags, pidns, root_propagation, log_line_max;
     struct wire_arr mounts, masked, readonly, devices,
         symlinks; /* masked, readonly: uint64_t offsets */
+    /* file.need >= WIRE_NEED_OCI, both kinds: the binary that launches, and what it is given
+     * (config.json, process.json). Else not there. */
+    wire_str oci_path, oci_json;
 };
+enum { WIRE_NEED_OCI = 2 };
 
 /* plan.h's PLAN_* under names of this side; plan.c asserts that they agree */
 enum {

@@ -324,6 +324,8 @@ static int runtime(void *ctx, const struct conf_at *at, struct err *err)
     struct conf_runtime *t = mem_new(struct conf_runtime);
     t->name = mem_strdup(s);
     int r = each(at, runtime_member, t, err);
+    if (r == 0 && t->path && strcmp(s, "cricket") == 0)
+        r = conf_fail(at, err, "'cricket' is the built-in launcher and takes no path");
     if (r < 0) {
         runtime_free(t);
         return r;

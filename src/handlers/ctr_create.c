@@ -71,8 +71,9 @@ static int create_spec(struct op *op, enum wake why)
     if (r < 0)
         return r;
     o->profile_wanted = true;
-    spec_seccomp_get(o->c->h, o->spec->seccomp, o->spec->seccomp_path,
-                     o->spec->plan.process.cap_bounding, on_profile, o);
+    spec_seccomp_get(o->c->h, handler_path(o->c->h, o->c->sandbox->rec->runtime_handler),
+                     o->spec->seccomp, o->spec->seccomp_path, o->spec->plan.process.cap_bounding,
+                     on_profile, o);
     return op_wait(op, 0);    /* a wake that came already is kept */
 }
 

@@ -72,6 +72,7 @@ static int start_spec(struct op *op, enum wake why)
 {
     struct start *o = start_of(op);
     struct ctr *c = o->c;
+    const char *runtime;
     int r;
 
     (void)why;
@@ -83,7 +84,10 @@ static int start_spec(struct op *op, enum wake why)
     r = spec_build(&o->input->in, &o->spec, &op->err);
     if (r < 0)
         return r;
-    spec_seccomp_get(c->h, o->spec->seccomp, o->spec->seccomp_path,
+    r = ctr_runtime(c, &runtime, &op->err);
+    if (r < 0)
+        return r;
+    spec_seccomp_get(c->h, runtime, o->spec->seccomp, o->spec->seccomp_path,
                      o->spec->plan.process.cap_bounding, on_profile, o);
     return op_wait(op, 0);
 }

@@ -49,33 +49,53 @@ void exec_plan_free(struct exec_plan *p)
     plan_end(p);
 }
 
+static void plan_done(struct exec_plan *p, const struct err *err)
+{
+    exec_plan_fn done = p->done;
+    void *arg = p->arg;
+    struct err e = ERR_INIT;
+    int fd = -1;
+
+    if (!err && plan_encode_exec(&p->spec->process, p->c->id, &fd, &e) < 0)
+        err = &e;
+    else if (err) {
+        e = *err;    /* may live in what is freed now */
+        err = &e;
+    }
+    plan_end(p);
+    done(arg, err ? -1 : fd, err);
+}
+
 static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags,
                        const struct err *err)
 {
     struct exec_plan *p = arg;
-    exec_plan_fn done = p->done;
-    void *done_arg = p->arg;
-    struct err e = ERR_INIT;
-    int fd = -1;
 
     if (!err) {
         p->spec->process.seccomp = bpf;
         p->spec->process.seccomp_len = len;
         p->spec->process.seccomp_flags = flags;
-        if (plan_encode_exec(&p->spec->process, p->c->id, &fd, &e) < 0)
-            err = &e;
-    } else {
-        e = *err;    /* may live in what is freed now */
-        err = &e;
     }
-    plan_end(p);
-    done(done_arg, err ? -1 : fd, err);
+    plan_done(p, err);
+}
+
+/* The runtime gives it the container's own filter. */
+static void oci_plan(struct exec_plan *p, const char *path)
+{
+    auto_free char *json = NULL;
+    struct err err = ERR_INIT;
+    int r = spec_oci_process(&p->spec->process, &json, &err);
+
+    p->spec->process.oci_path = path;
+    p->spec->process.oci_json = json;
+    plan_done(p, r < 0 ? &err : NULL);
 }
 
 void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin,
                     exec_plan_fn done, void *arg, struct exec_plan **ret)
 {
     struct exec_plan *p = mem_new(struct exec_plan);
+    const char *runtime;
     struct err err = ERR_INIT;
 
     p->c = c;
@@ -87,9 +107,18 @@ void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, boo
         done(arg, -1, &err);
         return;
     }
+    if (ctr_runtime(c, &runtime, &err) < 0) {
+        plan_end(p);
+        done(arg, -1, &err);
+        return;
+    }
+    if (runtime) {
+        oci_plan(p, runtime);
+        return;
+    }
     *ret = p;
-    spec_seccomp_get(c->h, p->spec->seccomp, p->spec->seccomp_path, p->spec->process.cap_bounding,
-                     on_profile, p);
+    spec_seccomp_get(c->h, false, p->spec->seccomp, p->spec->seccomp_path,
+                     p->spec->process.cap_bounding, on_profile, p);
 }
 
 int exec_launch(struct ctr *c, int plan_fd, const int fds[3], const struct link_exec_events *ev,

@@ -6,6 +6,7 @@
 #include "handlers/image_puller.h"
 #include "handlers/objects.h"
 #include "handlers/recover.h"
+#include "handlers/rpcs.h"
 #include "handlers/sandbox_net.h"
 #include "handlers/sandbox_op.h"
 #include "handlers/stats.h"
@@ -152,6 +153,7 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
     list_init(&h->subscribers);
     list_init(&h->pulls);
     list_init(&h->sweeps);
+    list_init(&h->runtimes);
     read_boot_id(h);
     spec_node_init(&h->node);
     h->node.cdi_dirs = (const char *const *)conf->cdi_spec_dirs;
@@ -180,6 +182,7 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
         return r;
     }
     net_check_all(h);
+    runtimes_probe(h);
     *ret = h;
     return 0;
 }
@@ -228,6 +231,7 @@ struct handlers *handlers_free(struct handlers *h)
     image_puller_free(h);
     h->cni = cni_free(h->cni);
     net_check_end(h);
+    runtimes_end(h);
     h->seccomp = seccomp_free(h->seccomp);
     h->stats = stats_state_free(h->stats);
     cgroup_sweeps_end(h);

@@ -2,6 +2,7 @@
 #include "handlers/launch.h"
 
 #include "mem.h"
+#include "handlers/rpcs.h"
 #include "proc/cgroup.h"
 
 #include <limits.h>
@@ -80,11 +81,24 @@ struct ctr_input *ctr_input_free(struct ctr_input *i)
     return NULL;
 }
 
-void spec_seccomp_get(struct handlers *h, enum spec_seccomp kind, const char *path, uint64_t caps,
-                      seccomp_fn done, void *arg)
+int ctr_runtime(struct ctr *c, const char **ret, struct err *err)
+{
+    const char *name = c->sandbox->rec->runtime_handler;
+
+    *ret = NULL;
+    if (handler_check(c->h, name, err) < 0)
+        return err_note(err, "container %s", c->id);
+    *ret = handler_path(c->h, name);
+    return 0;
+}
+
+void spec_seccomp_get(struct handlers *h, bool oci, enum spec_seccomp kind, const char *path,
+                      uint64_t caps, seccomp_fn done, void *arg)
 {
     if (kind == SPEC_SECCOMP_NONE)
         done(arg, NULL, 0, 0, NULL);
+    else if (oci)
+        seccomp_get_json(h->seccomp, kind == SPEC_SECCOMP_FILE ? path : NULL, caps, done, arg);
     else
         seccomp_get(h->seccomp, kind == SPEC_SECCOMP_FILE ? path : NULL, caps, done, arg);
 }
@@ -100,21 +114,44 @@ static int make_cgroup(struct ctr *c, const struct spec *s, struct err *err)
     return 0;
 }
 
+/* What the runtime does is not in the plan, but in its config.json. */
+static int oci_plan(struct ctr *c, struct spec *s, const char *path, const void *seccomp,
+                    size_t seccomp_len, char **ret_json, struct err *err)
+{
+    struct plan *p = &s->plan;
+    auto_free char *bundle = mem_printf("%s/oci/b", c->sandbox->dir);
+    int r = spec_oci_config(s, c->rec->cgroup_path, bundle, seccomp, seccomp_len, ret_json, err);
+
+    if (r < 0)
+        return r;
+    p->process.oci_path = path;
+    p->process.oci_json = *ret_json;
+    p->n_masked = p->n_readonly = p->n_devices = p->n_symlinks = 0;
+    return 0;
+}
+
 int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len,
                unsigned bpf_flags, link_start_fn done, void *arg, struct err *err)
 {
     const Runtime__V1__NamespaceOption *ns =
         c->config->linux && c->config->linux->security_context
             ? c->config->linux->security_context->namespace_options : NULL;
+    const char *runtime;
+    auto_free char *json = NULL;
     const char *target = spec->plan.pidns == PLAN_PID_TARGET && ns ? ns->target_id : NULL;
     int fds[CGROUP_FDS_MAX], n, r;
     auto_fd int plan_fd = -1, oom_fd = -1;
 
     if (!c->sandbox->link)    /* it went while the seccomp profile was compiled */
         return err_rpc(err, GRPC_FAILED_PRECONDITION, "the sandbox's supervisor is gone");
-    spec->plan.process.seccomp = bpf;
-    spec->plan.process.seccomp_len = bpf_len;
-    spec->plan.process.seccomp_flags = bpf_flags;
+    r = ctr_runtime(c, &runtime, err);
+    if (r < 0)
+        return r;
+    if (!runtime) {
+        spec->plan.process.seccomp = bpf;
+        spec->plan.process.seccomp_len = bpf_len;
+        spec->plan.process.seccomp_flags = bpf_flags;
+    }
     if (target) {
         struct ctr *t = ctr_find(c->h, target, err);
 
@@ -125,6 +162,9 @@ int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len
         target = t->id;
     }
     r = make_cgroup(c, spec, err);
+    if (r < 0)
+        return r;
+    r = runtime ? oci_plan(c, spec, runtime, bpf, bpf_len, &json, err) : 0;
     if (r < 0)
         return r;
     r = plan_encode(&spec->plan, &plan_fd, err);

@@ -24,9 +24,15 @@ struct ctr_input *ctr_input_free(struct ctr_input *i);   /* returns NULL */
 int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len,
                unsigned bpf_flags, link_start_fn done, void *arg, struct err *err);
 
-/* The filter that a spec asks for: NULL at once when it wants none. May call back from inside. */
-void spec_seccomp_get(struct handlers *h, enum spec_seccomp kind, const char *path, uint64_t caps,
-                      seccomp_fn done, void *arg);
+/* The filter that a spec asks for: NULL at once when it wants none. For an OCI runtime the text of
+ * linux.seccomp instead. May call back from inside. */
+void spec_seccomp_get(struct handlers *h, bool oci, enum spec_seccomp kind, const char *path,
+                      uint64_t caps, seccomp_fn done, void *arg);
+
+/* The OCI runtime of a container's sandbox: *ret NULL for the native launcher. Fails where the
+ * handler is not configured any more: a container of its sandbox is not launched by something else.
+ */
+int ctr_runtime(struct ctr *c, const char **ret, struct err *err);
 
 /* "created", "running", "exited": for error texts. */
 const char *ctr_state_name(const struct ctr *c);

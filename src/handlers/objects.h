@@ -61,6 +61,7 @@ struct handlers {
     struct list acks;                /* exits to be told to the supervisors after the commit */
     struct list subscribers;         /* of GetContainerEvents */
     struct list pulls;
+    struct list runtimes;            /* what OCI runtimes can do: runtimes.c */
     struct list sweeps;              /* cgroups that could not be removed yet */
     bool ending;
     struct net_check *net_check;     /* CHECK of the attachments after a restart, while it runs */

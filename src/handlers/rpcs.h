@@ -69,6 +69,14 @@ ProtobufCMessage *pb_dup(const ProtobufCMessage *m);
 bool pb_same(const ProtobufCMessage *a, const ProtobufCMessage *b);
 /* Is the runtime handler configured? "" always is. */
 int handler_check(struct handlers *h, const char *name, struct err *err);
+/* The OCI runtime that this handler stands for; NULL: the native launcher. */
+const char *handler_path(struct handlers *h, const char *name);
+/* Can a sandbox be made with it now? */
+int handler_binary_check(struct handlers *h, const char *name, bool userns, struct err *err);
+/* runtimes.c: asks the OCI runtimes what they can do; what is known of it so far. */
+void runtimes_probe(struct handlers *h);
+void runtimes_end(struct handlers *h);
+bool runtime_has_rro(struct handlers *h, const char *name);
 /* Does every entry of the selector stand in the labels, exactly? Entries of any string map. */
 bool labels_match(void *const *selector, size_t n_selector, void *const *labels, size_t n_labels);
 /* Appends field `number` (length-delimited) with these bytes: replies are joined from ready-made

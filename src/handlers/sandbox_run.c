@@ -361,6 +361,15 @@ static bool run_known(struct rpc *rpc, struct handlers *h,
     return false;
 }
 
+static bool asks_userns(const Runtime__V1__PodSandboxConfig *c)
+{
+    const Runtime__V1__NamespaceOption *ns =
+        c->linux && c->linux->security_context ? c->linux->security_context->namespace_options
+                                               : NULL;
+
+    return ns && ns->userns_options && ns->userns_options->mode == RUNTIME__V1__NAMESPACE_MODE__POD;
+}
+
 void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
     const Runtime__V1__RunPodSandboxRequest *q = (const void *)req;
@@ -382,6 +391,10 @@ void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *
     }
     if (run_known(rpc, h, q))
         return;
+    if (handler_binary_check(h, q->runtime_handler, asks_userns(q->config), &err) < 0) {
+        rpc_fail_err(rpc, &err);
+        return;
+    }
     if (spec_cgroup_parent(q->config->linux ? q->config->linux->cgroup_parent : "",
                            h->conf->cgroup_parent, &h->node, &parent, &err) < 0) {
         rpc_fail_err(rpc, &err);

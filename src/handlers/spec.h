@@ -144,6 +144,13 @@ void spec_limits_deinit(struct cgroup_limits *l);
  * owner asks. */
 json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *netns);
 
+/* spec_oci.c: config.json for an OCI runtime that cricket-pod drives with `bundle` (pod/oci.c has
+ * what lies in there); seccomp: the text of linux.seccomp, NULL for none. Caller frees. */
+int spec_oci_config(const struct spec *s, const char *cgroup_path, const char *bundle,
+                    const char *seccomp, size_t seccomp_len, char **ret, struct err *err);
+/* process.json of a process in a running container. Caller frees. */
+int spec_oci_process(const struct plan_process *p, char **ret, struct err *err);
+
 /* The effective stop signal, for the wait4(2) side and for ContainerStatus (either may be NULL):
  * request, image's StopSignal ("SIGTERM", "TERM", "15", "RTMIN+3"), else SIGTERM. Number of this
  * machine, or GRPC_INVALID_ARGUMENT for enum numbers above 65. An image's nonsense counts as none.

@@ -63,6 +63,9 @@ int spec_seccomp(const container_config *c, const struct spec_node *node, enum s
 int spec_apparmor(const container_config *c, const struct spec_node *node, const char **ret,
                   struct err *err);
 
+/* spec_json.c */
+json_t *spec_json_process(const struct plan_process *p);
+
 /* spec_cdi.c. *ret: NULL when the request names no device; free with cdi_edits_free(). */
 int spec_cdi(const container_config *c, const struct spec_node *node, struct cdi_edits **ret,
              struct err *err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A launch plan as the OCI runtime-spec would write it, for people: `crictl inspect` shows it as
  * runtimeSpec. */
-#include "handlers/spec.h"
+#include "handlers/spec_impl.h"
 #include "mem.h"
 #include "proc/caps.h"
 #include "str.h"
@@ -39,9 +39,23 @@ static json_t *caps(uint64_t set)
     return a;
 }
 
-static json_t *process(const struct spec *s)
+/* NULL: one that no runtime would know by name */
+static const char *rlimit_name(int resource)
 {
-    const struct plan_process *p = &s->plan.process;
+    static const char *const names[] = {
+        [RLIMIT_CPU] = "CPU",         [RLIMIT_FSIZE] = "FSIZE",     [RLIMIT_DATA] = "DATA",
+        [RLIMIT_STACK] = "STACK",     [RLIMIT_CORE] = "CORE",       [RLIMIT_RSS] = "RSS",
+        [RLIMIT_NPROC] = "NPROC",     [RLIMIT_NOFILE] = "NOFILE",   [RLIMIT_MEMLOCK] = "MEMLOCK",
+        [RLIMIT_AS] = "AS",           [RLIMIT_LOCKS] = "LOCKS",     [RLIMIT_NICE] = "NICE",
+        [RLIMIT_MSGQUEUE] = "MSGQUEUE", [RLIMIT_RTPRIO] = "RTPRIO", [RLIMIT_RTTIME] = "RTTIME",
+        [RLIMIT_SIGPENDING] = "SIGPENDING",
+    };
+
+    return resource >= 0 && (size_t)resource < ARRAY_LEN(names) ? names[resource] : NULL;
+}
+
+json_t *spec_json_process(const struct plan_process *p)
+{
     json_t *o = json_object(), *user = json_object(), *groups = json_array(), *sets = json_object();
 
     for (size_t i = 0; i < p->n_groups; i++)
@@ -64,14 +78,20 @@ static json_t *process(const struct spec *s)
     json_object_set_new(o, "oomScoreAdj", json_integer(p->oom_score_adj));
     if (p->apparmor)
         json_object_set_new(o, "apparmorProfile", text(p->apparmor));
+    if (p->selinux)
+        json_object_set_new(o, "selinuxLabel", text(p->selinux));
     if (p->n_rlimits) {
         json_t *limits = json_array();
 
-        for (size_t i = 0; i < p->n_rlimits; i++)
-            if (p->rlimits[i].resource == RLIMIT_NOFILE)
-                json_array_append_new(limits, json_pack("{s:s, s:I, s:I}", "type", "RLIMIT_NOFILE",
-                                                        "soft", (json_int_t)p->rlimits[i].soft,
-                                                        "hard", (json_int_t)p->rlimits[i].hard));
+        for (size_t i = 0; i < p->n_rlimits; i++) {
+            const char *name = rlimit_name(p->rlimits[i].resource);
+            auto_free char *full = mem_printf("RLIMIT_%s", name ? name : "");
+
+            if (name)
+                json_array_append_new(limits, json_pack("{s:s, s:I, s:I}", "type", full, "soft",
+                                                        (json_int_t)p->rlimits[i].soft, "hard",
+                                                        (json_int_t)p->rlimits[i].hard));
+        }
         json_object_set_new(o, "rlimits", limits);
     }
     return o;
@@ -166,7 +186,8 @@ static json_t *devices(const struct plan *p)
         json_t *o = json_object();
 
         json_object_set_new(o, "path", text(d->path));
-        json_object_set_new(o, "type", json_string(S_ISBLK(d->mode) ? "b" : "c"));
+        json_object_set_new(o, "type", json_string(S_ISBLK(d->mode)    ? "b" :
+                                                    S_ISFIFO(d->mode) ? "p" : "c"));
         json_object_set_new(o, "major", json_integer(d->major));
         json_object_set_new(o, "minor", json_integer(d->minor));
         json_object_set_new(o, "fileMode", json_integer(d->mode & 07777));
@@ -225,6 +246,14 @@ static json_t *resources(const struct spec *s)
     json_object_set_new(o, "memory", memory);
     if (l->pids)
         json_object_set_new(o, "pids", json_pack("{s:I}", "limit", (json_int_t)l->pids));
+    if (l->n_hugepages) {
+        json_t *a = json_array();
+
+        for (size_t i = 0; i < l->n_hugepages; i++)
+            json_array_append_new(a, json_pack("{s:s, s:I}", "pageSize", l->hugepages[i].size,
+                                               "limit", (json_int_t)l->hugepages[i].limit));
+        json_object_set_new(o, "hugepageLimits", a);
+    }
     if (l->n_unified) {
         json_t *u = json_object();
 
@@ -266,7 +295,7 @@ json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *net
     json_object_set_new(root, "path", text(p->upper));
     json_object_set_new(root, "readonly", json_boolean(p->rootfs_readonly));
     json_object_set_new(o, "ociVersion", json_string("1.2.0"));
-    json_object_set_new(o, "process", process(s));
+    json_object_set_new(o, "process", spec_json_process(&p->process));
     json_object_set_new(o, "root", root);
     json_object_set_new(o, "mounts", mounts(p));
     if (!str_empty(cgroup_path))
@@ -280,6 +309,8 @@ json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *net
     json_object_set_new(linux_, "devices", devices(p));
     json_object_set_new(linux_, "maskedPaths", paths(p->masked, p->n_masked));
     json_object_set_new(linux_, "readonlyPaths", paths(p->readonly, p->n_readonly));
+    if (p->mount_label)
+        json_object_set_new(linux_, "mountLabel", text(p->mount_label));
     json_object_set_new(linux_, "rootfsPropagation",
                         json_string(propagation[p->rootfs_propagation]));
     json_object_set_new(o, "linux", linux_);

@@ -26,17 +26,18 @@ static Runtime__V1__RuntimeCondition *condition(struct pool *pool, const char *t
     return c;
 }
 
-static Runtime__V1__RuntimeHandler *runtime_handler(const struct spec_node *node, struct pool *pool,
-                                                    const char *name, bool native)
+static Runtime__V1__RuntimeHandler *runtime_handler(struct handlers *h, struct pool *pool,
+                                                    const char *name)
 {
+    bool native = !handler_path(h, name);
     Runtime__V1__RuntimeHandler *r = pool_alloc(pool, sizeof *r);
 
     runtime__v1__runtime_handler__init(r);
     r->name = pool_strdup(pool, name);
     r->features = pool_alloc(pool, sizeof *r->features);
     runtime__v1__runtime_handler_features__init(r->features);
-    r->features->recursive_read_only_mounts = native && node->rro;
-    r->features->user_namespaces = native && node->userns;
+    r->features->recursive_read_only_mounts = h->node.rro && (native || runtime_has_rro(h, name));
+    r->features->user_namespaces = native && h->node.userns;
     return r;
 }
 
@@ -84,12 +85,11 @@ void handle_status(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
     for (const struct conf_runtime *c = h->conf->runtimes; c; c = c->next)
         n++;
     r.runtime_handlers = pool_alloc(&pool, n * sizeof(void *));
-    r.runtime_handlers[r.n_runtime_handlers++] = runtime_handler(&h->node, &pool, "", true);
-    r.runtime_handlers[r.n_runtime_handlers++] = runtime_handler(&h->node, &pool, "cricket", true);
+    r.runtime_handlers[r.n_runtime_handlers++] = runtime_handler(h, &pool, "");
+    r.runtime_handlers[r.n_runtime_handlers++] = runtime_handler(h, &pool, "cricket");
     for (const struct conf_runtime *c = h->conf->runtimes; c; c = c->next)
         if (strcmp(c->name, "cricket") != 0)
-            r.runtime_handlers[r.n_runtime_handlers++] =
-                runtime_handler(&h->node, &pool, c->name, !c->path);
+            r.runtime_handlers[r.n_runtime_handlers++] = runtime_handler(h, &pool, c->name);
     if (q->verbose)
         verbose(h, &pool, &r);
     rpc_ok(rpc, &r.base);

@@ -12,9 +12,11 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct sandbox_op *sandbox_op_new(struct sandbox *s, struct op **slot)
 {
@@ -309,6 +311,33 @@ static void unmake_cgroups(struct sandbox *s)
     pb_set(&s->rec->cgroup_made, "");
 }
 
+/* What an OCI runtime has left of its containers: nothing is mounted here. */
+static void drop_tree(int at, const char *name, int depth)
+{
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = fd < 0 || depth > 8 ? NULL : fdopendir(fd);
+    struct dirent *e;
+
+    while (d && (e = readdir(d))) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        if (unlinkat(dirfd(d), e->d_name, 0) < 0)
+            drop_tree(dirfd(d), e->d_name, depth + 1);
+    }
+    if (d)
+        closedir(d);
+    else
+        (void)fd_close(fd);
+    (void)unlinkat(at, name, AT_REMOVEDIR);
+}
+
+static void drop_runtime(const struct sandbox *s)
+{
+    auto_free char *path = mem_printf("%s/oci", s->dir);
+
+    drop_tree(AT_FDCWD, path, 0);
+}
+
 int down_files(struct op *op, enum wake why)
 {
     static const char *const names[] = { "hostname", "hosts", "resolv.conf",
@@ -318,6 +347,7 @@ int down_files(struct op *op, enum wake why)
     (void)why;
     unmake_cgroups(s);
     drop_exits(s);
+    drop_runtime(s);
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         auto_free char *p = mem_printf("%s/%s", s->dir, names[i]);
 

@@ -4,7 +4,10 @@
 #include "log.h"
 #include "mem.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 ProtobufCMessage *pb_dup(const ProtobufCMessage *m)
 {
@@ -81,14 +84,38 @@ int handler_check(struct handlers *h, const char *name, struct err *err)
         return 0;
     for (const struct conf_runtime *r = h->conf->runtimes; r; r = r->next)
         if (strcmp(r->name, name) == 0)
-            return r->path
-                       ? err_rpc(
-                             err, GRPC_UNIMPLEMENTED,
-                             "runtime handler '%.100s': driving an OCI runtime ('%s') is not supported by "
-                             "this version",
-                             name, r->path)
-                       : 0;
+            return 0;
     return err_rpc(err, GRPC_INVALID_ARGUMENT, "runtime handler '%.100s' is not configured", name);
+}
+
+const char *handler_path(struct handlers *h, const char *name)
+{
+    if (strcmp(name, "cricket") == 0)
+        return NULL;
+    for (const struct conf_runtime *r = h->conf->runtimes; r; r = r->next)
+        if (strcmp(r->name, name) == 0)
+            return r->path;
+    return NULL;
+}
+
+int handler_binary_check(struct handlers *h, const char *name, bool userns, struct err *err)
+{
+    const char *path = handler_path(h, name);
+    struct stat st;
+
+    if (!path)
+        return 0;
+    if (userns)
+        return err_rpc(err, GRPC_UNIMPLEMENTED,
+                       "runtime handler '%.100s': user namespaces are not supported with an OCI "
+                       "runtime", name);
+    if (stat(path, &st) < 0)
+        return err_rpc(err, GRPC_FAILED_PRECONDITION, "runtime handler '%.100s': OCI runtime '%s': %s",
+                       name, path, strerror(errno));
+    if (!S_ISREG(st.st_mode) || access(path, X_OK) < 0)
+        return err_rpc(err, GRPC_FAILED_PRECONDITION,
+                       "runtime handler '%.100s': OCI runtime '%s' is no program", name, path);
+    return 0;
 }
 
 bool labels_match(void *const *selector, size_t n_selector, void *const *labels, size_t n_labels)

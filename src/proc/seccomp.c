@@ -301,7 +301,8 @@ static int compile(struct entry *e, const struct str *profile, uint64_t caps, st
     o.argv = argv;
     int r =
         run_start(e->cache->loop, &o, str_c(profile), profile->len,
-                  e->json ? JSON_MAX : sizeof(struct head) + BPF_BYTES_MAX, COMPILE_MS, on_compiled, e, &e->run, err);
+                  e->json ? JSON_MAX : sizeof(struct head) + BPF_BYTES_MAX, COMPILE_MS, on_compiled,
+                  e, &e->run, err);
     free(argv[2]);
     return r;
 }

@@ -11,8 +11,8 @@
  *   r    the container's root (/l, /u, /i: its parts)
  *   m<i> source of the i-th mount          netns, ipcns, utsns, pidns
  *
- * Sources are opened and dressed by sources.c, as for the native launcher. What the runtime keeps is
- * in <state_dir>/oci/r; the daemon removes it with the sandbox. */
+ * Sources are opened and dressed by sources.c, as for the native launcher. What the runtime keeps
+ * is in <state_dir>/oci/r; the daemon removes it with the sandbox. */
 #include "mounts.h"
 #include "view.h"
 
@@ -317,7 +317,8 @@ static void listen_tty(struct driver *d)
 
     d->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/tty", d->dir);
-    if (d->listener < 0 || bind(d->listener, (const struct sockaddr *)(const void *)&a, sizeof a) < 0 ||
+    if (d->listener < 0 ||
+        bind(d->listener, (const struct sockaddr *)(const void *)&a, sizeof a) < 0 ||
         listen(d->listener, 1) < 0)
         child_fail(d->l, errno, "socket for the terminal");
 }
@@ -480,7 +481,8 @@ static void tell(const struct driver *d, pid_t pid)
         _exit(127);
 }
 
-static size_t add_console(const struct driver *d, const char **argv, size_t n, char *buf, size_t len)
+static size_t add_console(const struct driver *d, const char **argv, size_t n, char *buf,
+                          size_t len)
 {
     if (d->listener < 0)
         return n;

@@ -12,8 +12,8 @@
  * up.
  *
  * Output: struct head, then struct sock_filter[]. With a second argument, "json": linux.seccomp of
- * the runtime-spec, the same rules with their dependencies resolved, for an OCI runtime. Errors: one
- * line on stderr, exit 1. */
+ * the runtime-spec, the same rules with their dependencies resolved, for an OCI runtime. Errors:
+ * one line on stderr, exit 1. */
 #include "pull/worker/worker.h"
 
 #include "err.h"

@@ -275,6 +275,7 @@ def at_rest(pid, before, what):
         wait_until(look, what, 30 * SLOW)
         return True
     except TimeoutError:
+        diag(subprocess.run(d.net.prefix() + ["ss", "-apnxt"], capture_output=True, text=True, check=False).stdout)
         return False
 
 

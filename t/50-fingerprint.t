@@ -280,6 +280,9 @@ def run_by_crun(case, spec, keeper, *args):
 
 def compare(case, probe, ours, theirs, complaint, how=""):
     a, b = facts(probe, ours.replace("\r", "")), facts(probe, theirs.replace("\r", ""))
+    # the two signals that the C library keeps for itself: crun passes on what its caller had (make ignores one)
+    for key in [k for k in b if k.endswith("SigIgn")]:
+        b[key] = "%016x" % (int(b[key], 16) & ~(3 << 31))
     if not ok(b and any(b.values()), "%s: crun runs the probe %s%s" % (case, probe, how), complaint):
         return
     different = []

@@ -62,12 +62,16 @@ def memory(pid):
 
 # --- one thing of a round each
 
+hasty = Client(d.socket)
+hasty.close()
+hasty._channel = grpc.insecure_channel("unix:" + d.socket, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)])
+hasty.Version()
+
+
 def cancelled_calls(rng):
     """By a client of their own: libh2o ends the connection when a call is reset that it has not heard of yet, which
     this client's library does at times."""
-    c = Client(d.socket)
-    c.close()
-    c._channel = grpc.insecure_channel("unix:" + d.socket, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)])
+    c = hasty
     slow = c.ExecSync(container_id=ctr, cmd=["sleep", SLEEP], _future=True)
     pull = c.PullImage(image={"image": rng.choice((pull_me, nobody))}, _future=True)
     events = c.GetContainerEvents()
@@ -77,7 +81,6 @@ def cancelled_calls(rng):
     for call in (slow, pull, events, lists):
         call.cancel()
     error(c.ListContainers, _timeout=0.0005)
-    c.close()
 
 
 def cut_grpc(rng):

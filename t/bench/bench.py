@@ -220,8 +220,8 @@ row("cricket-pod with a container, PSS", "%d KB (largest of %d)" % (max(kb), len
 now = pss_kb(d.pid)
 row("cricketd, %d pods, %d containers" % (len(pods) + 1, n), "%.2f MB PSS" % (now / 1024))
 
-# --- idle
-time.sleep(1)
+# --- idle: once the writer of the durable store, started by what was just done, has ended
+time.sleep(10)
 watched = {d.pid: "cricketd", **{p: "cricket-pod" for p in set(sup)}}
 before = {p: switches(p) for p in watched}
 time.sleep(10)

@@ -6,6 +6,21 @@
 #include "handlers/ctr_op.h"
 #include "handlers/sandbox_op.h"
 
+/* NULL when the call is answered: what is not there is stopped and removed. Either reply is an empty
+ * message. */
+static struct sandbox *find_or_answer(struct rpc *rpc, struct handlers *h, const char *id)
+{
+    Runtime__V1__StopPodSandboxResponse reply = RUNTIME__V1__STOP_POD_SANDBOX_RESPONSE__INIT;
+    struct err err = ERR_INIT;
+    struct sandbox *s = sandbox_find(h, id, &err);
+
+    if (!s && err.grpc == GRPC_NOT_FOUND)
+        rpc_ok(rpc, &reply.base);
+    else if (!s)
+        rpc_fail_err(rpc, &err);
+    return s;
+}
+
 static void stop_done(struct op *op)
 {
     struct sandbox_op *o = sandbox_op_of(op);
@@ -50,20 +65,12 @@ void sandbox_stop_start(struct sandbox *s, void (*after)(void *arg, const struct
 void handle_stop_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
     const Runtime__V1__StopPodSandboxRequest *q = (const void *)req;
-    Runtime__V1__StopPodSandboxResponse reply = RUNTIME__V1__STOP_POD_SANDBOX_RESPONSE__INIT;
     struct handlers *h = ctx;
-    struct err err = ERR_INIT;
-    struct sandbox *s = sandbox_find(h, q->pod_sandbox_id, &err);
+    struct sandbox *s = find_or_answer(rpc, h, q->pod_sandbox_id);
     struct sandbox_op *o;
 
-    if (!s && err.grpc == GRPC_NOT_FOUND) {
-        rpc_ok(rpc, &reply.base);
+    if (!s)
         return;
-    }
-    if (!s) {
-        rpc_fail_err(rpc, &err);
-        return;
-    }
     if (s->remove || s->stop) {    /* both replies are empty messages */
         waiters_add(&sandbox_op_of(s->remove ? s->remove : s->stop)->waiters, rpc);
         return;
@@ -140,20 +147,12 @@ void sandbox_remove_start(struct sandbox *s, void (*after)(void *arg, const stru
 void handle_remove_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
     const Runtime__V1__RemovePodSandboxRequest *q = (const void *)req;
-    Runtime__V1__RemovePodSandboxResponse reply = RUNTIME__V1__REMOVE_POD_SANDBOX_RESPONSE__INIT;
     struct handlers *h = ctx;
-    struct err err = ERR_INIT;
-    struct sandbox *s = sandbox_find(h, q->pod_sandbox_id, &err);
+    struct sandbox *s = find_or_answer(rpc, h, q->pod_sandbox_id);
     struct sandbox_op *o;
 
-    if (!s && err.grpc == GRPC_NOT_FOUND) {
-        rpc_ok(rpc, &reply.base);
+    if (!s)
         return;
-    }
-    if (!s) {
-        rpc_fail_err(rpc, &err);
-        return;
-    }
     if (s->remove) {
         waiters_add(&sandbox_op_of(s->remove)->waiters, rpc);
         return;

@@ -345,7 +345,7 @@ void handle_create_container(struct rpc *rpc, const ProtobufCMessage *req, void 
     struct create *o;
     struct ctr *c;
 
-    if (!s) {
+    if (!s || sandbox_met(s, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }

@@ -183,7 +183,7 @@ void handle_start_container(struct rpc *rpc, const ProtobufCMessage *req, void *
     struct ctr *c = ctr_find(h, q->container_id, &err);
     struct start *o;
 
-    if (!c) {
+    if (!c || sandbox_met(c->sandbox, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }

@@ -297,6 +297,10 @@ void handle_stop_container(struct rpc *rpc, const ProtobufCMessage *req, void *c
         rpc_ok(rpc, &reply.base);
         return;
     }
+    if (sandbox_met(c->sandbox, &err) < 0) {
+        rpc_fail_err(rpc, &err);
+        return;
+    }
     o = stop_get(c, q->timeout > 0 && q->timeout < INT64_MAX / 1000 ? q->timeout * 1000
                     : q->timeout > 0                                ? INT64_MAX
                                                                     : 0,
@@ -426,7 +430,7 @@ void handle_remove_container(struct rpc *rpc, const ProtobufCMessage *req, void 
         rpc_ok(rpc, &reply.base);
         return;
     }
-    if (!c) {
+    if (!c || sandbox_met(c->sandbox, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }

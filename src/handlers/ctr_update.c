@@ -156,7 +156,7 @@ void handle_reopen_container_log(struct rpc *rpc, const ProtobufCMessage *req, v
     struct ctr *c = ctr_find(ctx, q->container_id, &err);
     struct reopen *o;
 
-    if (!c) {
+    if (!c || sandbox_met(c->sandbox, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }

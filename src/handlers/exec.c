@@ -19,7 +19,7 @@ struct ctr *exec_target(struct handlers *h, const char *id, char *const *cmd, si
 {
     struct ctr *c = ctr_find(h, id, err);
 
-    if (!c)
+    if (!c || sandbox_met(c->sandbox, err) < 0)
         return NULL;
     if (!n_cmd || !cmd[0][0]) {
         err_rpc(err, GRPC_INVALID_ARGUMENT, "exec in container %s: the command is empty", c->id);

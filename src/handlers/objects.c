@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "handlers/objects.h"
 
+#include "handlers/recover.h"
 #include "handlers/stats.h"
 #include "mem.h"
 
@@ -162,6 +163,7 @@ void sandbox_free(struct sandbox *s)
     list_each(c, &s->ctrs, struct ctr, in_sandbox)
         ctr_free(c);
     idmap_del(&s->h->sandboxes, s);
+    s->meeting = meeting_free(s->meeting);
     if (s->link)
         link_free(s->link);
     if (s->rec)

@@ -75,6 +75,7 @@ struct sandbox {
     Cricket__State__Sandbox *rec;    /* rec->config is empty in memory: see config */
     Runtime__V1__PodSandboxConfig *config;
     struct link *link;               /* NULL: no supervisor (NOTREADY) */
+    struct meeting *meeting;         /* its supervisor has not answered yet (recover.c), or NULL */
     char *dir;                       /* <state>/pods/<id> */
     struct list ctrs;                /* struct ctr.in_sandbox, oldest first */
     struct list turns;               /* operations on it; the first one runs, the others wait */
@@ -139,6 +140,8 @@ void pb_set_bytes(ProtobufCBinaryData *field, const void *p, size_t n);
 const struct str *sandbox_listed(struct sandbox *s);     /* encoded runtime.v1.PodSandbox */
 const struct str *ctr_listed(struct ctr *c);             /* encoded runtime.v1.Container */
 bool sandbox_is_ready(const struct sandbox *s);
+/* GRPC_UNAVAILABLE while its supervisor has not answered since the start (recover.c). */
+int sandbox_met(const struct sandbox *s, struct err *err);
 const Runtime__V1__NamespaceOption *sandbox_namespaces(const struct sandbox *s); /* may be NULL */
 bool sandbox_host_network(const struct sandbox *s);
 Runtime__V1__ContainerState ctr_state(const struct ctr *c);

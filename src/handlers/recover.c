@@ -2,7 +2,10 @@
 /* Start-up recovery (DESIGN: state).
  *
  * Same boot: every supervisor whose socket answers is met again; it tells what runs and hands over
- * the exits of the time in between. A sandbox whose supervisor is gone is NOTREADY. What was being
+ * the exits of the time in between. A sandbox whose supervisor is gone is NOTREADY. For one that
+ * hangs (stopped, or waiting for a disk) start-up waits MEET_MS; then the daemon serves, and the
+ * meeting goes on beside it: the pod is shown as last known, because its processes run whatever
+ * their parent does, and what would need the supervisor is refused (sandbox_met()). What was being
  * made is undone, what was being removed is removed, by the same operations that clients start. New
  * boot: nothing runs. Every container is EXITED, every sandbox NOTREADY; addresses that CNI gave
  * out are released. Then whatever no record names goes: supervisors, pod directories, container
@@ -23,21 +26,26 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+enum { MEET_MS = 5000, KNOCK_MS = 1000 };
+
 struct recovery {
     struct handlers *h;
     unsigned pending; /* answers that are awaited; the loop runs until there are none */
 };
 
-struct meeting {                     /* with one supervisor */
-    struct recovery *r;
+struct meeting {                     /* with one supervisor; its sandbox's, where it has one */
+    struct handlers *h;
+    struct recovery *r;              /* NULL: start-up went on without this answer */
     struct sandbox *s;               /* NULL: nobody's */
-    struct link *link;
+    struct link *link;               /* of nobody's; else the sandbox has it */
     char *dir;
+    struct ev_timer timer;           /* MEET_MS, then KNOCK_MS where it takes no connection */
 };
 
+/* r may be NULL: nobody waits for it. */
 static void answered(struct recovery *r)
 {
-    if (--r->pending == 0)
+    if (r && --r->pending == 0)
         loop_stop(r->h->loop);
 }
 
@@ -127,7 +135,7 @@ static void settle_unseen(struct meeting *m)
 static void on_ctr(void *arg, const struct link_ctr *x)
 {
     struct meeting *m = arg;
-    struct ctr *c = ctr_by_id(m->r->h, x->id);
+    struct ctr *c = ctr_by_id(m->h, x->id);
 
     if (!m->s || !c || c->sandbox != m->s)
         return;
@@ -147,10 +155,29 @@ static void on_ctr(void *arg, const struct link_ctr *x)
         log_warn("op=recover ctr=%s pid=%d err='%s'", c->id, (int)x->pid, strerror(errno));
 }
 
-static void meeting_free(struct meeting *m)
+struct meeting *meeting_free(struct meeting *m)
 {
+    if (!m)
+        return NULL;
+    if (m->s)
+        m->s->meeting = NULL;
+    ev_timer_stop(loop_ev(m->h->loop), &m->timer);
     free(m->dir);
     free(m);
+    return NULL;
+}
+
+int sandbox_met(const struct sandbox *s, struct err *err)
+{
+    char pid[24] = "";
+
+    if (!s->meeting)
+        return 0;
+    if (s->link)
+        snprintf(pid, sizeof pid, " (pid %d)", (int)link_pid(s->link));
+    return err_rpc(err, GRPC_UNAVAILABLE,
+                   "sandbox %s: its supervisor%s hangs, it has not answered since the runtime was "
+                   "started", s->id, pid);
 }
 
 static void remove_pod_dir(const char *dir)
@@ -186,7 +213,13 @@ static void on_stray_down(void *arg, const struct err *err)
     link_free(m->link);
     remove_pod_dir(m->dir);
     answered(m->r);
-    meeting_free(m);
+    (void)meeting_free(m);
+}
+
+static void awaited(struct recovery *r)
+{
+    if (r)
+        r->pending++;
 }
 
 static void finish_removed(void *arg, const struct err *err)
@@ -198,7 +231,8 @@ static void finish_removed(void *arg, const struct err *err)
     answered(r);
 }
 
-/* The supervisor has told all that it knows (link), or there is none (NULL). */
+/* The supervisor has told all that it knows, or there is none. r: who waits for the removals, or
+ * NULL. */
 static void settle_sandbox(struct recovery *r, struct sandbox *s)
 {
     struct ctr *c;
@@ -206,16 +240,16 @@ static void settle_sandbox(struct recovery *r, struct sandbox *s)
     list_each(c, &s->ctrs, struct ctr, in_sandbox) {
         if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__MAKING ||
             c->rec->state == CRICKET__STATE__CONTAINER__STATE__REMOVING) {
-            r->pending++;
+            awaited(r);
             ctr_remove_start(c, finish_removed, r);
         } else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__EXITED &&
                    c->rec->cgroup_path[0]) {
-            cgroup_sweep(r->h, c->rec->cgroup_path);
+            cgroup_sweep(s->h, c->rec->cgroup_path);
         }
     }
     if (s->rec->state == CRICKET__STATE__SANDBOX__STATE__MAKING ||
         s->rec->state == CRICKET__STATE__SANDBOX__STATE__REMOVING) {
-        r->pending++;
+        awaited(r);
         sandbox_remove_start(s, finish_removed, r);
     }
 }
@@ -233,7 +267,7 @@ static void on_met(void *arg, struct link *k, const char *netns, pid_t superviso
             m->link = NULL;
             remove_pod_dir(m->dir);
             answered(r);
-            meeting_free(m);
+            (void)meeting_free(m);
             return;
         }
         log_warn("op=recover path='%s' pid=%d err='a supervisor that no record names', ending it",
@@ -249,10 +283,13 @@ static void on_met(void *arg, struct link *k, const char *netns, pid_t superviso
     } else {
         s->link = k;
         settle_unseen(m);
+        if (!r)
+            log_info("op=recover sandbox=%s pid=%d note='its supervisor answers again'", s->id,
+                     (int)supervisor);
     }
+    (void)meeting_free(m);
     settle_sandbox(r, s);
     answered(r);
-    meeting_free(m);
 }
 
 /* A supervisor that nobody knows: what it says of its containers is of no interest. */
@@ -267,24 +304,65 @@ static void stray_gone(void *arg)
     (void)arg;
 }
 
+/* m may be gone afterwards. */
+static void knock(struct meeting *m)
+{
+    struct link_events ev = { .on_exit = stray_exit, .on_gone = stray_gone, .arg = m };
+    struct err err = ERR_INIT;
+    int r;
+
+    if (m->s)
+        sandbox_link_events(m->s, &ev);
+    r = link_open(m->h->loop, m->dir, &ev, on_ctr, on_met, m, m->s ? &m->s->link : &m->link, &err);
+    if (r == -EAGAIN && !m->r) {     /* its queue is full of daemons that were here before */
+        ev_timer_set(&m->timer, KNOCK_MS / 1e3, 0.);
+        ev_timer_start(loop_ev(m->h->loop), &m->timer);
+    } else if (r < 0 && r != -EAGAIN) {
+        on_met(m, NULL, "", 0, &err);
+    }
+}
+
+static void on_late(struct ev_loop *ev, ev_timer *t, int revents)
+{
+    struct meeting *m = t->data;
+    struct recovery *r = m->r;
+
+    (void)ev;
+    (void)revents;
+    loop_name(m->h->loop, "meeting");
+    if (r)
+        log_warn("op=recover path='%s' err='its supervisor hangs: no answer in %d ms', going on",
+                 m->dir, MEET_MS);
+    m->r = NULL;
+    if (!m->s) {                     /* the next start may find it awake */
+        link_free(m->link);
+        (void)meeting_free(m);
+    } else if (!m->s->link) {
+        knock(m);                    /* m may be gone */
+    }
+    answered(r);
+}
+
 static void meet(struct recovery *r, struct sandbox *s, const char *dir)
 {
     struct meeting *m = mem_new(struct meeting);
-    struct link_events ev = { .on_exit = stray_exit, .on_gone = stray_gone, .arg = m };
-    struct err err = ERR_INIT;
     struct ctr *c;
 
     if (s) {
-        sandbox_link_events(s, &ev);
+        s->meeting = m;
         list_each(c, &s->ctrs, struct ctr, in_sandbox)
             c->rec->pid = 0;    /* until on_ctr() */
     }
+    m->h = r->h;
     m->r = r;
     m->s = s;
     m->dir = mem_strdup(dir);
     r->pending++;
-    if (link_open(r->h->loop, dir, &ev, on_ctr, on_met, m, s ? &s->link : &m->link, &err) < 0)
-        on_met(m, NULL, "", 0, &err);
+    ev_now_update(loop_ev(m->h->loop));
+    ev_timer_init(&m->timer, on_late, MEET_MS / 1e3, 0.);
+    m->timer.data = m;
+    ev_timer_start(loop_ev(m->h->loop), &m->timer);
+    knock(m);
 }
 
 /* --- a new boot */

@@ -6,8 +6,8 @@
 #include "handlers/ctr_op.h"
 #include "handlers/sandbox_op.h"
 
-/* NULL when the call is answered: what is not there is stopped and removed. Either reply is an empty
- * message. */
+/* NULL when the call is answered: what is not there is stopped and removed, and a pod whose
+ * supervisor hangs is neither. Either reply is an empty message. */
 static struct sandbox *find_or_answer(struct rpc *rpc, struct handlers *h, const char *id)
 {
     Runtime__V1__StopPodSandboxResponse reply = RUNTIME__V1__STOP_POD_SANDBOX_RESPONSE__INIT;
@@ -16,9 +16,9 @@ static struct sandbox *find_or_answer(struct rpc *rpc, struct handlers *h, const
 
     if (!s && err.grpc == GRPC_NOT_FOUND)
         rpc_ok(rpc, &reply.base);
-    else if (!s)
+    else if (!s || sandbox_met(s, &err) < 0)
         rpc_fail_err(rpc, &err);
-    return s;
+    return s && !s->meeting ? s : NULL;
 }
 
 static void stop_done(struct op *op)

@@ -19,7 +19,8 @@
 
 bool sandbox_is_ready(const struct sandbox *s)
 {
-    return s->rec->state == CRICKET__STATE__SANDBOX__STATE__READY && s->link;
+    return s->rec->state == CRICKET__STATE__SANDBOX__STATE__READY &&
+           (s->link || s->meeting);
 }
 
 const Runtime__V1__NamespaceOption *sandbox_namespaces(const struct sandbox *s)

@@ -299,7 +299,8 @@ void handle_attach(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
                               .resize = attach_resize };
     struct ctr *c = ctr_find(h, q->container_id, &err);
 
-    if (!c || check_streams(q->stdin, q->stdout, q->stderr, q->tty, &err) < 0) {
+    if (!c || sandbox_met(c->sandbox, &err) < 0 ||
+        check_streams(q->stdin, q->stdout, q->stderr, q->tty, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }

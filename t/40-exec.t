@@ -50,17 +50,17 @@ fails(d.ExecSync, "FAILED_PRECONDITION", "", "a container that has ended", conta
 
 # --- timeouts
 def running(what):
-    return [x for x in d.sh(ctr, "ps")[0].decode().splitlines() if what in x and "grep" not in x]
+    return [x for x in d.sh(ctr, "ps")[0].decode().splitlines() if what in x and "sh -c" not in x]
 
 t = time.monotonic()
 fails(d.ExecSync, "DEADLINE_EXCEEDED", "", "a timeout is DeadlineExceeded", container_id=ctr, timeout=1,
-      cmd=["sh", "-c", "sleep 7771 & setsid sleep 7772 & trap '' TERM HUP INT; sleep 7773"])
+      cmd=["sh", "-c", "sleep 7771 & setsid sleep 7772 & (setsid sleep 7774 &); trap '' TERM HUP INT; sleep 7773"])
 ok(time.monotonic() - t >= 0.9, "not before its time")
 wait_until(lambda: not running("sleep 777"), "everything that the command had started is killed")
 ok(True, "nothing of it is left running")
 is_(d.exec(ctr, "sleep", "0.05", timeout=50)[2], 0, "a timeout that does not come")
-f = d.ExecSync(_future=True, container_id=ctr, cmd=["sleep", "7781"])
-wait_until(lambda: running("sleep 7781"), "the exec runs")
+f = d.ExecSync(_future=True, container_id=ctr, cmd=["sh", "-c", "(setsid sleep 7781 &); sleep 7781"])
+wait_until(lambda: len(running("sleep 7781")) >= 2, "the exec runs")
 f.cancel()
 wait_until(lambda: not running("sleep 7781"), "a cancelled exec is killed")
 ok(True, "a cancelled exec is killed")

@@ -3,10 +3,12 @@
  * by its pidfd. Their stdio is the daemon's own pipes, so no byte passes through here; the
  * supervisor starts, reaps, tells, and kills.
  *
- * Killing must get all that the command started. Whoever is in the exec's session or descends from
- * it is stopped first, until a look at /proc finds nobody new (a stopped process forks no more),
- * then all are killed. One that made a session of its own and lost its parent before escapes this,
- * hence the daemon's cgroup for execs where it has one. */
+ * Killing must get all that the command started. Its first process is a child subreaper (launch.c),
+ * so that whoever loses its parent stays below it as long as it lives. Whoever descends from it, or
+ * is in its session, is stopped first, until a look at /proc finds nobody new (a stopped process
+ * forks no more), then all are killed, it last. Behind an OCI runtime there is no subreaper: there
+ * one that made a session of its own and lost its parent before escapes.
+ */
 #include "pod.h"
 #include "view.h"
 

@@ -196,6 +196,8 @@ static void into_container(struct launch *l)
 
     if (setns(l->target, ns) < 0)
         child_fail(l, errno, "join the container's namespaces");
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)   /* kept by execve, see exec_kill() */
+        child_fail(l, errno, "child subreaper");
     if (l->userns)
         child_mapped_root(l);
     if (l->plan->process.flags & WIRE_TTY) {

@@ -19,6 +19,7 @@
 #define DAY_MS (24LL * 3600 * 1000)
 
 static const struct conf_key keys[] = {
+    { "apparmor_profile", K_PROFILE, AT(apparmor_profile), CONF_APPARMOR, 0, 0 },
     { "cdi.spec_dirs", K_DIRS, AT(cdi_spec_dirs), "/etc/cdi /var/run/cdi", 0, 0 },
     { "cgroup_driver", K_DRIVER, AT(cgroup_driver), "cgroupfs", 0, 0 },
     { "cgroup_parent", K_PARENT, AT(cgroup_parent), CONF_PARENT, 0, 0 },
@@ -225,6 +226,7 @@ static json_t *key_json(const struct conf *c, const struct conf_key *k)
     case K_ADDRESS:
     case K_DIR:
     case K_PATH:
+    case K_PROFILE:
         return json_string(*(char *const *)p);
     case K_LISTEN:
         return json_sprintf("unix://%s", *(char *const *)p);
@@ -355,6 +357,7 @@ struct conf *conf_free(struct conf *c)
     case K_ADDRESS:
         case K_DIR:
         case K_PATH:
+        case K_PROFILE:
         case K_LISTEN:
             free(CONF_FIELD(c, &keys[i], char *));
             break;

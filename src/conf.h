@@ -19,6 +19,7 @@
 #define CONF_FILE SYSCONFDIR "/cricket/config.yaml"
 #define CONF_ROOT "/var/lib/cricket"
 #define CONF_STATE "/run/cricket"
+#define CONF_APPARMOR "cricket-default"
 
 enum conf_cgroup_driver { CONF_CGROUPFS, CONF_SYSTEMD };
 
@@ -55,6 +56,7 @@ struct conf {
     char **cni_conf_dirs, **cni_bin_dirs;
     int64_t cni_timeout_ms;          /* of one plugin run */
     char *seccomp_profile;           /* "": built in */
+    char *apparmor_profile;          /* CONF_APPARMOR: built in, "unconfined": none */
     char *libexec_dir;               /* where cricket-pod and cricket-worker are */
     struct conf_mirror *mirrors;
     struct conf_registry *registries;

@@ -237,6 +237,18 @@ static int set_address(struct conf *c, const struct conf_key *k, const struct co
     return conf_text(at, &CONF_FIELD(c, k, char *), err);
 }
 
+/* The name of an AppArmor profile, as it is written to the kernel. */
+static int set_profile(struct conf *c, const struct conf_key *k, const struct conf_at *at,
+                       struct err *err)
+{
+    const char *s = at->node->text;
+    size_t n = strcspn(s, " \t\n\r");
+
+    if (!n || s[n] || n > 255)
+        return conf_fail(at, err, "'%.80s' is no name of a profile", s);
+    return conf_text(at, &CONF_FIELD(c, k, char *), err);
+}
+
 static int set_scalar(struct conf *c, const struct conf_key *k, const struct conf_at *at,
                       struct err *err)
 {
@@ -249,6 +261,8 @@ static int set_scalar(struct conf *c, const struct conf_key *k, const struct con
         return set_parent(c, k, at, err);
     case K_ADDRESS:
         return set_address(c, k, at, err);
+    case K_PROFILE:
+        return set_profile(c, k, at, err);
     case K_DIR:
         return conf_path(at, false, &CONF_FIELD(c, k, char *), err);
     case K_PATH:

@@ -2,6 +2,7 @@
 /* Makes and ends what the handlers work on, in the order in which one needs the other. */
 #include "handlers/handlers.h"
 
+#include "handlers/apparmor.h"
 #include "handlers/ctr_op.h"
 #include "handlers/image_puller.h"
 #include "handlers/objects.h"
@@ -96,6 +97,20 @@ static void probe_userns(struct handlers *h)
     log_info("op=start note='no user namespaces' err='%s'", err.text);
 }
 
+/* Without its profile RuntimeDefault is refused, and who asks for nothing is not confined. */
+static void set_apparmor(struct handlers *h)
+{
+    struct err err = ERR_INIT;
+
+    if (strcmp(h->conf->apparmor_profile, "unconfined") != 0)
+        h->node.apparmor_default = h->conf->apparmor_profile;
+    if (!h->node.apparmor || strcmp(h->conf->apparmor_profile, CONF_APPARMOR) != 0)
+        return;
+    if (apparmor_load_default(h->loop, &err) < 0)
+        log_warn("op=start profile=%s err='%s', containers that ask for no AppArmor profile are "
+                 "unconfined", CONF_APPARMOR, err.text);
+}
+
 static void read_boot_id(struct handlers *h)
 {
     FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
@@ -167,6 +182,8 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
         r = make_dirs(conf, err);
     if (r >= 0)
         r = open_programs(h, err);
+    if (r >= 0)
+        set_apparmor(h);
     if (r >= 0)
         probe_userns(h);
     if (r >= 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "handlers/info.h"
 
+#include "handlers/apparmor.h"
 #include "handlers/launch.h"
 #include "proc/cgroup.h"
 #include "reactor/pool.h"
@@ -88,14 +89,19 @@ char *info_daemon(struct handlers *h, struct pool *pool)
 {
     const struct loop_stats *st = loop_stats(h->loop);
     json_t *ops = json_array(), *hist = json_array();
+    const char *profile = h->node.apparmor_default;
+    bool loaded = false;
 
+    if (h->node.apparmor && profile)
+        (void)apparmor_is_loaded(profile, &loaded, NULL);
     op_each(add_op, ops);
     for (size_t i = 0; i < sizeof st->hist / sizeof *st->hist; i++)
         json_array_append_new(hist, json_integer((json_int_t)st->hist[i]));
     return info_dump(
-        pool, json_pack("{s:{s:I, s:I, s:s, s:o}, s:o, s:I, s:s, s:s}", "loop", "turns",
+        pool, json_pack("{s:{s:I, s:I, s:s, s:o}, s:o, s:I, s:s, s:s, s:{s:b, s:s}}", "loop", "turns",
                         (json_int_t)st->turns, "longestMicroseconds", (json_int_t)st->longest_us,
                         "longestWork", st->longest_name ? st->longest_name : "", "histogram", hist,
                         "operations", ops, "pulls", (json_int_t)pull_count(h->puller), "podCIDR",
-                        h->pod_cidr, "cgroupControllers", cgroup_controllers()));
+                        h->pod_cidr, "cgroupControllers", cgroup_controllers(), "apparmor",
+                        "enabled", h->node.apparmor, "runtimeDefault", loaded ? profile : ""));
 }

@@ -28,6 +28,7 @@ struct pool;
 /* What this node has and what the rest of the daemon can do so far. */
 struct spec_node {
     bool apparmor, selinux;          /* on in this kernel */
+    const char *apparmor_default;    /* profile of RuntimeDefault; NULL: none */
     bool seccomp;                    /* filters are there */
     bool rro;                        /* mount_setattr(2): 5.12 */
     bool systemd_cgroups;            /* cgroup_parent is a slice */

@@ -4,6 +4,8 @@
  *
  * The same function makes the first process and every exec'ed one, so that the second kind has what
  * the first has: user, groups, capabilities, filters, limits and environment. */
+#include "conf.h"
+#include "handlers/apparmor.h"
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "proc/caps.h"
@@ -79,25 +81,6 @@ int spec_seccomp(const container_config *c, const struct spec_node *node, enum s
 
 /* --- AppArmor */
 
-static const char apparmor_default[] = "cricket-default";
-
-/* The kernel's list has one "name (mode)" per line. */
-static int is_loaded(const char *name, bool *ret, struct err *err)
-{
-    static const char list[] = "/sys/kernel/security/apparmor/profiles";
-    FILE *f = fopen(list, "re");
-    auto_free char *line = NULL;
-    size_t cap = 0, n = strlen(name);
-
-    *ret = false;
-    if (!f)
-        return err_sys(err, "AppArmor profile '%s': %s", name, list);
-    while (!*ret && getline(&line, &cap, f) > 0)
-        *ret = strncmp(line, name, n) == 0 && str_starts(line + n, " (");
-    (void)fclose(f);
-    return 0;
-}
-
 static int apparmor_named(const char *name, const struct spec_node *node, const char **ret,
                           struct err *err)
 {
@@ -109,13 +92,22 @@ static int apparmor_named(const char *name, const struct spec_node *node, const 
     if (!node->apparmor)
         return err_rpc(err, GRPC_INVALID_ARGUMENT,
                        "AppArmor profile '%s' is asked for, but AppArmor is off", name);
-    r = is_loaded(name, &loaded, err);
+    r = apparmor_is_loaded(name, &loaded, err);
     if (r < 0)
         return r;
     if (!loaded)
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "AppArmor profile '%s' is not loaded", name);
     *ret = name;
     return 0;
+}
+
+/* RuntimeDefault; `unconfined` in the configuration makes it mean just that. */
+static int apparmor_default(const struct spec_node *node, const char **ret, struct err *err)
+{
+    if (node->apparmor && !node->apparmor_default)
+        return 0;
+    return apparmor_named(node->apparmor_default ? node->apparmor_default : CONF_APPARMOR, node,
+                          ret, err);
 }
 
 int spec_apparmor(const container_config *c, const struct spec_node *node, const char **ret,
@@ -133,19 +125,20 @@ int spec_apparmor(const container_config *c, const struct spec_node *node, const
             return 0;
         if (sec->apparmor->profile_type == PROFILE(Localhost))
             return apparmor_named(sec->apparmor->localhost_ref, node, ret, err);
-        return apparmor_named(apparmor_default, node, ret, err);
+        return apparmor_default(node, ret, err);
     }
     if (strcmp(old, "unconfined") == 0)
         return 0;
     if (str_starts(old, "localhost/"))
         return apparmor_named(old, node, ret, err);
     if (strcmp(old, "runtime/default") == 0)
-        return apparmor_named(apparmor_default, node, ret, err);
+        return apparmor_default(node, ret, err);
     if (old[0])
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "apparmor_profile '%s'", old);
-    /* nobody asked: the default profile where the node has loaded it */
-    if (node->apparmor && is_loaded(apparmor_default, &loaded, NULL) == 0 && loaded)
-        *ret = apparmor_default;
+    /* nobody asked: the default profile where it is loaded */
+    if (node->apparmor && node->apparmor_default &&
+        apparmor_is_loaded(node->apparmor_default, &loaded, NULL) == 0 && loaded)
+        *ret = node->apparmor_default;
     return 0;
 }
 

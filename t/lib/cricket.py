@@ -442,6 +442,7 @@ class Daemon:
         _daemons.append(self)
         self.config = {
             "libexec_dir": BUILD,
+            "apparmor_profile": "unconfined",          # none is left in the kernel of who runs tests
             "cgroup_parent": self.cgroup,
             "cni": {"conf_dirs": [self.tmp + "/net.d"], "bin_dirs": ["/usr/lib/cni"]},
         }

@@ -92,6 +92,7 @@ static void test_values(void)
                           "pull: { stall: 1m, max_layers: 5, max_transfers: 6 }\n"
                           "shutdown: 0\n"
                           "seccomp_profile: /etc/p.json\n"
+                          "apparmor_profile: my-own\n"
                           "runtimes:\n  runc: { path: /usr/sbin/runc }\n  fast:\n", &e);
 
     if (!ok(c, "every kind of value: %s", e.text))
@@ -118,6 +119,7 @@ static void test_values(void)
     ok(c->pull_max_layers == 5 && c->pull_max_transfers == 6, "limits");
     is_int(c->shutdown_ms, 0, "0 is a time");
     is_str(c->seccomp_profile, "/etc/p.json", "profile");
+    is_str(c->apparmor_profile, "my-own", "another profile");
     is_str(c->runtimes->name, "runc", "runtime");
     is_str(c->runtimes->path, "/usr/sbin/runc", "its path");
     ok(!c->runtimes->next->path, "a runtime without path is the native one");

@@ -164,5 +164,16 @@ cfg.linux.security_context.namespace_options.target_id = t1
 t2 = d.create(pod, config=cfg)
 d.StartContainer(container_id=t2)
 is_(os.readlink("/proc/%d/ns/pid" % d.pid_of(t2)), os.readlink("/proc/%d/ns/pid" % d.pid_of(t1)), "TARGET: the pid namespace of another container")
+late = d.create(pod, config=d.ctr_config("late", command=["sleep", "1000"], security=dict(namespace_options=dict(pid=pb.TARGET, target_id=t1))))
+d.StopContainer(container_id=t1)
+fails(d.StartContainer, "FAILED_PRECONDITION", "target container '%s' does not run" % t1, "TARGET: has ended before the start", container_id=late)
+for target, what in ((t1, "has ended"), ("0" * 64, "is not there"), (h, "is in another sandbox")):
+    cfg.metadata.name = "debug2"
+    cfg.linux.security_context.namespace_options.target_id = target
+    fails(d.CreateContainer, "FAILED_PRECONDITION", "target container '%s' does not run" % target, "TARGET: refused at creation, %s" % what,
+          pod_sandbox_id=pod, config=cfg)
+apart = d.runp("apart")
+fails(d.CreateContainer, "INVALID_ARGUMENT", "pid namespace mode POD", "POD: refused at creation where the sandbox shares none",
+      pod_sandbox_id=apart, config=d.ctr_config("shares", pid=pb.POD))
 d.remove_all()
 finish(d)

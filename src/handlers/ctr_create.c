@@ -343,7 +343,7 @@ void handle_create_container(struct rpc *rpc, const ProtobufCMessage *req, void 
     struct sandbox *s = sandbox_find(h, q->pod_sandbox_id, &err);
     struct image *im;
     struct create *o;
-    struct ctr *c;
+    struct ctr *c, *target;
 
     if (!s || sandbox_met(s, &err) < 0) {
         rpc_fail_err(rpc, &err);
@@ -358,7 +358,8 @@ void handle_create_container(struct rpc *rpc, const ProtobufCMessage *req, void 
         rpc_fail(rpc, GRPC_INVALID_ARGUMENT, "container config is missing");
         return;
     }
-    if (spec_check_container(q->config, s->config, &h->node, &err) < 0) {
+    if (spec_check_container(q->config, s->config, &h->node, &err) < 0 ||
+        ctr_pid_target(s, q->config, &target, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }

@@ -103,6 +103,25 @@ void spec_seccomp_get(struct handlers *h, bool oci, enum spec_seccomp kind, cons
         seccomp_get(h->seccomp, kind == SPEC_SECCOMP_FILE ? path : NULL, caps, done, arg);
 }
 
+int ctr_pid_target(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
+                   struct ctr **ret, struct err *err)
+{
+    const Runtime__V1__NamespaceOption *ns =
+        config->linux && config->linux->security_context
+            ? config->linux->security_context->namespace_options : NULL;
+    struct ctr *t;
+
+    *ret = NULL;
+    if (!ns || ns->pid != RUNTIME__V1__NAMESPACE_MODE__TARGET)
+        return 0;
+    t = ctr_find(s->h, ns->target_id, err);
+    if (!t || t->sandbox != s || t->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING)
+        return err_rpc(err, GRPC_FAILED_PRECONDITION,
+                       "target container '%.64s' does not run in this sandbox", ns->target_id);
+    *ret = t;
+    return 0;
+}
+
 static int make_cgroup(struct ctr *c, const struct spec *s, struct err *err)
 {
     const char *path = c->rec->cgroup_path;
@@ -133,12 +152,9 @@ static int oci_plan(struct ctr *c, struct spec *s, const char *path, const void 
 int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len,
                unsigned bpf_flags, link_start_fn done, void *arg, struct err *err)
 {
-    const Runtime__V1__NamespaceOption *ns =
-        c->config->linux && c->config->linux->security_context
-            ? c->config->linux->security_context->namespace_options : NULL;
     const char *runtime;
     auto_free char *json = NULL;
-    const char *target = spec->plan.pidns == PLAN_PID_TARGET && ns ? ns->target_id : NULL;
+    struct ctr *target;
     int fds[CGROUP_FDS_MAX], n, r;
     auto_fd int plan_fd = -1, oom_fd = -1;
 
@@ -152,15 +168,9 @@ int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len
         spec->plan.process.seccomp_len = bpf_len;
         spec->plan.process.seccomp_flags = bpf_flags;
     }
-    if (target) {
-        struct ctr *t = ctr_find(c->h, target, err);
-
-        if (!t || t->sandbox != c->sandbox ||
-            t->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING)
-            return err_rpc(err, GRPC_FAILED_PRECONDITION,
-                           "target container '%.64s' does not run in this sandbox", target);
-        target = t->id;
-    }
+    r = ctr_pid_target(c->sandbox, c->config, &target, err);
+    if (r < 0)
+        return r;
     r = make_cgroup(c, spec, err);
     if (r < 0)
         return r;
@@ -174,8 +184,8 @@ int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len
     if (n < 0)
         return n;
     oom_fd = cgroup_open_oom(c->rec->cgroup_path);
-    r = link_start(c->sandbox->link, c->id, plan_fd, fds, (size_t)n, cgroup_is_v2(), oom_fd, target,
-                   done, arg, err);
+    r = link_start(c->sandbox->link, c->id, plan_fd, fds, (size_t)n, cgroup_is_v2(), oom_fd,
+                   target ? target->id : NULL, done, arg, err);
     cgroup_close_join(fds, n);
     return r;
 }

@@ -34,6 +34,12 @@ void spec_seccomp_get(struct handlers *h, bool oci, enum spec_seccomp kind, cons
  */
 int ctr_runtime(struct ctr *c, const char **ret, struct err *err);
 
+/* The container whose PID namespace one with these options wants to join (mode TARGET): *ret NULL
+ * for the other modes. Fails unless it runs in this sandbox. Asked at creation and
+ * again at the start, since it may have ended meanwhile. */
+int ctr_pid_target(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
+                   struct ctr **ret, struct err *err);
+
 /* "created", "running", "exited": for error texts. */
 const char *ctr_state_name(const struct ctr *c);
 

@@ -471,6 +471,17 @@ static int check_same_userns(const ns_option *c, const ns_option *s, struct err 
     return 0;
 }
 
+/* Where the sandbox's own mode is CONTAINER there is no namespace that a container could share: no
+ * pause process holds one. (containerd puts such a container beside its pause process; kubelet gives
+ * a sandbox and its containers the same mode.) */
+static int check_shared_pid(const ns_option *c, const ns_option *s, struct err *err)
+{
+    if ((c ? c->pid : MODE(POD)) == MODE(POD) && s && s->pid == MODE(CONTAINER))
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "pid namespace mode POD: the sandbox shares none, its mode is CONTAINER");
+    return 0;
+}
+
 /* Mounts are mapped by the pod's own user namespace: kubelet hands the same maps to each. */
 static int check_mount_maps(const container_config *c, const Runtime__V1__PodSandboxConfig *sandbox,
                             struct err *err)
@@ -583,6 +594,8 @@ int spec_check_container(const container_config *c, const Runtime__V1__PodSandbo
         r = spec_check_resources(c->linux->resources, err);
     if (r == 0 && spec_sec(c))
         r = check_security(c, sandbox, node, err);
+    if (r == 0)
+        r = check_shared_pid(spec_ns(c), spec_sandbox_ns(sandbox), err);
     if (r == 0)
         r = spec_check_process(c, node, err);
     if (r == 0)

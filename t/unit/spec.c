@@ -348,6 +348,18 @@ static void test_container(void)
     t.ns.ipc = MODE(CONTAINER);
     ok(check()[0], "ipc of its own: %s", e.text);
     reset();
+    t.sb_ns.pid = MODE(CONTAINER);
+    ok(check()[0], "a shared pid namespace where the sandbox has none: %s", e.text);
+    t.sec.namespace_options = &t.ns;
+    ok(check()[0], "by name, too: %s", e.text);
+    t.ns.pid = MODE(CONTAINER);
+    is_str(check(), "", "one of its own there");
+    t.ns.pid = MODE(NODE);
+    is_str(check(), "", "the node's there");
+    t.sb_ns.pid = MODE(NODE);
+    t.ns.pid = MODE(POD);
+    is_str(check(), "", "POD where the pod has the node's");
+    reset();
     t.sec.capabilities = &t.caps;
     t.caps.add_capabilities = &cap;
     t.caps.n_add_capabilities = 1;

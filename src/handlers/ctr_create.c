@@ -40,14 +40,10 @@ static int create_turn(struct op *op, enum wake why)
     return turn_take(&o->c->turns, &o->turn);
 }
 
-static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags,
-                       const struct err *err)
+static void on_profile(void *arg, const struct seccomp_filter *f, const struct err *err)
 {
     struct create *o = arg;
 
-    (void)bpf;
-    (void)len;
-    (void)flags;
     o->profile_wanted = false;
     if (err) {
         struct err e = *err;
@@ -56,6 +52,8 @@ static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags,
         op_fail(&o->op, &e);
         return;
     }
+    if (f->key)
+        pb_set(&o->c->rec->seccomp_key, f->key);
     op_wake(&o->op, WAKE_DONE);
 }
 
@@ -71,9 +69,9 @@ static int create_spec(struct op *op, enum wake why)
     if (r < 0)
         return r;
     o->profile_wanted = true;
-    spec_seccomp_get(o->c->h, handler_path(o->c->h, o->c->sandbox->rec->runtime_handler),
-                     o->spec->seccomp, o->spec->seccomp_path, o->spec->plan.process.cap_bounding,
-                     on_profile, o);
+    ctr_seccomp_get(o->c, handler_path(o->c->h, o->c->sandbox->rec->runtime_handler),
+                    o->spec->seccomp, o->spec->seccomp_path, o->spec->plan.process.cap_bounding,
+                    on_profile, o);
     return op_wait(op, 0);    /* a wake that came already is kept */
 }
 

@@ -20,9 +20,7 @@ struct start {
     struct waiters waiters;
     struct ctr_input *input;
     struct spec *spec;
-    const void *bpf;
-    size_t bpf_len;
-    unsigned bpf_flags;
+    const struct seccomp_filter *filter;
     bool launched;                   /* STARTING is on record: a failure makes it EXITED */
 };
 
@@ -53,8 +51,7 @@ static int start_check(struct op *op, enum wake why)
     return 0;
 }
 
-static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags,
-                       const struct err *err)
+static void on_profile(void *arg, const struct seccomp_filter *f, const struct err *err)
 {
     struct start *o = arg;
 
@@ -62,9 +59,7 @@ static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags,
         op_fail(&o->op, err);
         return;
     }
-    o->bpf = bpf;
-    o->bpf_len = len;
-    o->bpf_flags = flags;
+    o->filter = f;
     op_wake(&o->op, WAKE_DONE);
 }
 
@@ -87,8 +82,8 @@ static int start_spec(struct op *op, enum wake why)
     r = ctr_runtime(c, &runtime, &op->err);
     if (r < 0)
         return r;
-    spec_seccomp_get(c->h, runtime, o->spec->seccomp, o->spec->seccomp_path,
-                     o->spec->plan.process.cap_bounding, on_profile, o);
+    ctr_seccomp_get(c, runtime, o->spec->seccomp, o->spec->seccomp_path,
+                    o->spec->plan.process.cap_bounding, on_profile, o);
     return op_wait(op, 0);
 }
 
@@ -116,7 +111,7 @@ static int start_launch(struct op *op, enum wake why)
     int r;
 
     (void)why;
-    r = ctr_launch(o->c, o->spec, o->bpf, o->bpf_len, o->bpf_flags, on_started, o, &op->err);
+    r = ctr_launch(o->c, o->spec, o->filter, on_started, o, &op->err);
     return r < 0 ? r : op_wait(op, 0);
 }
 

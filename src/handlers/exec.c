@@ -66,15 +66,14 @@ static void plan_done(struct exec_plan *p, const struct err *err)
     done(arg, err ? -1 : fd, err);
 }
 
-static void on_profile(void *arg, const void *bpf, size_t len, unsigned flags,
-                       const struct err *err)
+static void on_profile(void *arg, const struct seccomp_filter *f, const struct err *err)
 {
     struct exec_plan *p = arg;
 
     if (!err) {
-        p->spec->process.seccomp = bpf;
-        p->spec->process.seccomp_len = len;
-        p->spec->process.seccomp_flags = flags;
+        p->spec->process.seccomp = f->bpf;
+        p->spec->process.seccomp_len = f->len;
+        p->spec->process.seccomp_flags = f->flags;
     }
     plan_done(p, err);
 }
@@ -117,8 +116,8 @@ void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, boo
         return;
     }
     *ret = p;
-    spec_seccomp_get(c->h, false, p->spec->seccomp, p->spec->seccomp_path,
-                     p->spec->process.cap_bounding, on_profile, p);
+    ctr_seccomp_get(c, false, p->spec->seccomp, p->spec->seccomp_path,
+                    p->spec->process.cap_bounding, on_profile, p);
 }
 
 int exec_launch(struct ctr *c, int plan_fd, const int fds[3], const struct link_exec_events *ev,

@@ -92,15 +92,22 @@ int ctr_runtime(struct ctr *c, const char **ret, struct err *err)
     return 0;
 }
 
-void spec_seccomp_get(struct handlers *h, bool oci, enum spec_seccomp kind, const char *path,
-                      uint64_t caps, seccomp_fn done, void *arg)
+void ctr_seccomp_get(struct ctr *c, bool oci, enum spec_seccomp kind, const char *path,
+                     uint64_t caps, seccomp_fn done, void *arg)
 {
+    static const struct seccomp_filter none;
+    struct seccomp_cache *cache = c->h->seccomp;
+    const struct seccomp_filter *f;
+
+    path = kind == SPEC_SECCOMP_FILE ? path : NULL;
     if (kind == SPEC_SECCOMP_NONE)
-        done(arg, NULL, 0, 0, NULL);
+        done(arg, &none, NULL);
     else if (oci)
-        seccomp_get_json(h->seccomp, kind == SPEC_SECCOMP_FILE ? path : NULL, caps, done, arg);
+        seccomp_get_json(cache, path, caps, done, arg);
+    else if (c->rec->seccomp_key[0] && (f = seccomp_find(cache, c->rec->seccomp_key)))
+        done(arg, f, NULL);
     else
-        seccomp_get(h->seccomp, kind == SPEC_SECCOMP_FILE ? path : NULL, caps, done, arg);
+        seccomp_get(cache, path, caps, done, arg);
 }
 
 int ctr_pid_target(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
@@ -149,8 +156,8 @@ static int oci_plan(struct ctr *c, struct spec *s, const char *path, const void 
     return 0;
 }
 
-int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len,
-               unsigned bpf_flags, link_start_fn done, void *arg, struct err *err)
+int ctr_launch(struct ctr *c, struct spec *spec, const struct seccomp_filter *f, link_start_fn done,
+               void *arg, struct err *err)
 {
     const char *runtime;
     auto_free char *json = NULL;
@@ -164,9 +171,9 @@ int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len
     if (r < 0)
         return r;
     if (!runtime) {
-        spec->plan.process.seccomp = bpf;
-        spec->plan.process.seccomp_len = bpf_len;
-        spec->plan.process.seccomp_flags = bpf_flags;
+        spec->plan.process.seccomp = f->bpf;
+        spec->plan.process.seccomp_len = f->len;
+        spec->plan.process.seccomp_flags = f->flags;
     }
     r = ctr_pid_target(c->sandbox, c->config, &target, err);
     if (r < 0)
@@ -174,7 +181,7 @@ int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len
     r = make_cgroup(c, spec, err);
     if (r < 0)
         return r;
-    r = runtime ? oci_plan(c, spec, runtime, bpf, bpf_len, &json, err) : 0;
+    r = runtime ? oci_plan(c, spec, runtime, f->bpf, f->len, &json, err) : 0;
     if (r < 0)
         return r;
     r = plan_encode(&spec->plan, &plan_fd, err);

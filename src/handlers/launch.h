@@ -18,16 +18,17 @@ struct ctr_input {
 struct ctr_input *ctr_input_new(struct ctr *c);
 struct ctr_input *ctr_input_free(struct ctr_input *i);   /* returns NULL */
 
-/* Makes the cgroup with its limits and has the supervisor start the container. bpf: the seccomp
- * filter that the spec asks for. done comes later, or an error now (the cgroup is then left to
+/* Makes the cgroup with its limits and has the supervisor start the container with the filter of
+ * ctr_seccomp_get(). done comes later, or an error now (the cgroup is then left to
  * ctr_set_exited()). */
-int ctr_launch(struct ctr *c, struct spec *spec, const void *bpf, size_t bpf_len,
-               unsigned bpf_flags, link_start_fn done, void *arg, struct err *err);
+int ctr_launch(struct ctr *c, struct spec *spec, const struct seccomp_filter *f, link_start_fn done,
+               void *arg, struct err *err);
 
-/* The filter that a spec asks for: NULL at once when it wants none. For an OCI runtime the text of
- * linux.seccomp instead. May call back from inside. */
-void spec_seccomp_get(struct handlers *h, bool oci, enum spec_seccomp kind, const char *path,
-                      uint64_t caps, seccomp_fn done, void *arg);
+/* The filter that the container's spec asks for: an empty one at once when it wants none. Once
+ * created it keeps the one it was created with, whatever becomes of the profile. For an OCI runtime
+ * the text of linux.seccomp instead, made anew from the profile. May call back from inside. */
+void ctr_seccomp_get(struct ctr *c, bool oci, enum spec_seccomp kind, const char *path,
+                     uint64_t caps, seccomp_fn done, void *arg);
 
 /* The OCI runtime of a container's sandbox: *ret NULL for the native launcher. Fails where the
  * handler is not configured any more: a container of its sandbox is not launched by something else.

@@ -4,7 +4,8 @@
  * The content is what counts, not the path: an edited profile is another one, two paths to one are
  * the same. The result is kept in memory and in <state>/seccomp/, on tmpfs, so that a restarted
  * daemon compiles nothing again; the worker's own time stamp in the key makes an upgraded one start
- * afresh. While a compilation runs, all who ask for it wait for the same one. */
+ * afresh. While a compilation runs, all who ask for it wait for the same one. Who keeps the key
+ * finds the filter by it when the profile is another by then, or gone. */
 #include "proc/seccomp.h"
 
 #include "list.h"
@@ -52,10 +53,9 @@ struct entry {
     struct seccomp_cache *cache;
     char key[KEY_LEN + 1];
     char *name;                      /* for messages: the path, "RuntimeDefault" */
-    void *bpf;                       /* NULL while it is being compiled */
-    size_t len;
+    void *bpf;                       /* f.bpf; NULL while it is being compiled */
+    struct seccomp_filter f;
     bool json;                       /* bpf is the text of linux.seccomp; in memory only */
-    unsigned flags;
     int64_t used_ms;
     struct run *run;
     struct list waiters;
@@ -183,7 +183,7 @@ static int make_key(const struct seccomp_cache *c, const struct str *profile, ui
     return 0;
 }
 
-static struct entry *find(struct seccomp_cache *c, const char *key)
+static struct entry *lookup(struct seccomp_cache *c, const char *key)
 {
     struct entry *e;
 
@@ -203,8 +203,8 @@ static int adopt(struct entry *e, const char *p, size_t n)
     if (e->json) {
         if (n == 0)
             return -EBADMSG;
-        e->len = n;
-        e->bpf = mem_dup(p, n);
+        e->f.len = n;
+        e->f.bpf = e->bpf = mem_dup(p, n);
         return 0;
     }
     if (n <= sizeof h || n - sizeof h > BPF_BYTES_MAX ||
@@ -214,9 +214,10 @@ static int adopt(struct entry *e, const char *p, size_t n)
     if (h.magic != HEAD_MAGIC ||
         h.flags & ~(SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW))
         return -EBADMSG;
-    e->flags = h.flags;
-    e->len = n - sizeof h;
-    e->bpf = mem_dup(p + sizeof h, e->len);
+    e->f.key = e->key;
+    e->f.flags = h.flags;
+    e->f.len = n - sizeof h;
+    e->f.bpf = e->bpf = mem_dup(p + sizeof h, e->f.len);
     return 0;
 }
 
@@ -255,7 +256,7 @@ static void answer(struct entry *e, const struct err *err)
 
         list_del(&w->in);
         free(w);
-        done(arg, err ? NULL : e->bpf, err ? 0 : e->len, err ? 0 : e->flags, err);
+        done(arg, err ? NULL : &e->f, err);
     }
 }
 
@@ -320,6 +321,8 @@ static struct entry *entry_new(struct seccomp_cache *c, const char *key, const c
 {
     struct entry *e = mem_new(struct entry);
 
+    if (c->n >= ENTRIES_MAX)
+        forget_idle(c, clock_mono_ms());
     e->cache = c;
     memcpy(e->key, key, sizeof e->key);
     e->name = mem_strdup(name);
@@ -343,25 +346,23 @@ static void get(struct seccomp_cache *c, const char *profile, uint64_t caps, boo
 
     if ((path[0] && read_profile(path, &text, &err) < 0) ||
         make_key(c, &text, caps, json, key, &err) < 0) {
-        done(arg, NULL, 0, 0, &err);
+        done(arg, NULL, &err);
         return;
     }
-    e = find(c, key);
+    e = lookup(c, key);
     if (!e) {
-        if (c->n >= ENTRIES_MAX)
-            forget_idle(c, now);
         e = entry_new(c, key, name);
         e->json = json;
         if ((json || load_file(e) < 0) && compile(e, &text, caps, &err) < 0) {
             err_note(&err, "seccomp profile '%s'", name);
             entry_free(e);
-            done(arg, NULL, 0, 0, &err);
+            done(arg, NULL, &err);
             return;
         }
     }
     e->used_ms = now;
     if (e->bpf) {
-        done(arg, e->bpf, e->len, e->flags, NULL);
+        done(arg, &e->f, NULL);
         return;
     }
     w = mem_new(struct waiter);
@@ -374,6 +375,23 @@ void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, se
                  void *arg)
 {
     get(c, profile, caps, false, done, arg);
+}
+
+const struct seccomp_filter *seccomp_find(struct seccomp_cache *c, const char *key)
+{
+    struct entry *e = lookup(c, key);
+
+    if (!e && strlen(key) == KEY_LEN) {
+        e = entry_new(c, key, "");   /* never compiled: no message needs the name */
+        if (load_file(e) < 0) {
+            entry_free(e);
+            return NULL;
+        }
+    }
+    if (!e || !e->bpf)
+        return NULL;
+    e->used_ms = clock_mono_ms();
+    return &e->f;
 }
 
 void seccomp_get_json(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,

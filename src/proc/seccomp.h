@@ -24,15 +24,25 @@ int seccomp_new(struct loop *l, const struct seccomp_opts *o, struct seccomp_cac
                 struct err *err);
 struct seccomp_cache *seccomp_free(struct seccomp_cache *c);
 
-/* bpf: struct sock_filter[], the cache's, valid for 15 minutes at least; NULL with err. May be
- * called from inside seccomp_get() when cached. */
-typedef void (*seccomp_fn)(void *arg, const void *bpf, size_t len, unsigned flags,
-                           const struct err *err);
+struct seccomp_filter {
+    const void *bpf;                 /* struct sock_filter[] */
+    size_t len;                      /* bytes */
+    unsigned flags;                  /* seccomp(2) */
+    const char *key;                 /* for seccomp_find() */
+};
+
+/* f: the cache's, valid for 15 minutes at least; NULL with err. May be called from inside
+ * seccomp_get() when cached. */
+typedef void (*seccomp_fn)(void *arg, const struct seccomp_filter *f, const struct err *err);
 /* profile: absolute path, or NULL for RuntimeDefault. caps: bounding set, for includes/excludes
  * rules. */
 void seccomp_get(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,
                  void *arg);
-/* The same profile for an OCI runtime: bpf is the text of linux.seccomp (JSON, not terminated). */
+/* What seccomp_get() has given under this key, whatever became of the profile, also before a restart;
+ * valid as there. NULL when it is lost. */
+const struct seccomp_filter *seccomp_find(struct seccomp_cache *c, const char *key);
+/* The same profile for an OCI runtime: bpf is the text of linux.seccomp (JSON, not terminated),
+ * without a key. */
 void seccomp_get_json(struct seccomp_cache *c, const char *profile, uint64_t caps, seccomp_fn done,
                       void *arg);
 /* Whoever asked and went away. */

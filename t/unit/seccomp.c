@@ -21,24 +21,21 @@ static struct loop *loop;
 
 struct asked {
     int calls, wanted;
-    const void *bpf;
-    size_t len;
-    unsigned flags;
+    struct seccomp_filter f;
     struct err err;
 };
 
 static int open_answers;
 
-static void on_done(void *arg, const void *bpf, size_t len, unsigned flags, const struct err *err)
+static void on_done(void *arg, const struct seccomp_filter *f, const struct err *err)
 {
     struct asked *a = arg;
 
     a->calls++;
-    a->bpf = bpf;
-    a->len = len;
-    a->flags = flags;
     if (err)
         a->err = *err;
+    else
+        a->f = *f;
     if (--open_answers == 0)
         loop_stop(loop);
 }
@@ -120,16 +117,16 @@ int main(void)
 
     struct seccomp_cache *c = open_cache("");
     struct asked a = ask(c, NULL, caps_default());
-    if (!ok(a.bpf && a.len % sizeof(struct sock_filter) == 0 && a.len > 100, "the default profile"))
+    if (!ok(a.f.bpf && a.f.len % sizeof(struct sock_filter) == 0 && a.f.len > 100, "the default profile"))
         diag("%s", a.err.text);
     is_int(runs(), 1, "one compilation");
-    const void *bpf = a.bpf;
+    const void *bpf = a.f.bpf;
     open_answers = 1;
     memset(&a, 0, sizeof a);
     seccomp_get(c, NULL, caps_default(), on_done, &a);
-    ok(a.calls == 1 && a.bpf == bpf, "the second time it is there at once");
+    ok(a.calls == 1 && a.f.bpf == bpf, "the second time it is there at once");
     a = ask(c, NULL, caps_default() | UINT64_C(1) << 21);
-    ok(a.bpf && a.bpf != bpf, "other capabilities, another filter");
+    ok(a.f.bpf && a.f.bpf != bpf, "other capabilities, another filter");
     is_int(runs(), 2, "compiled for itself");
 
     struct asked b[3];
@@ -140,10 +137,10 @@ int main(void)
     is_int(b[0].calls + b[1].calls + b[2].calls, 0, "three ask while it is being compiled");
     seccomp_cancel(c, &b[2]);
     loop_run(loop);
-    ok(b[0].calls == 1 && b[1].calls == 1 && b[0].bpf == b[1].bpf && b[0].bpf,
+    ok(b[0].calls == 1 && b[1].calls == 1 && b[0].f.bpf == b[1].f.bpf && b[0].f.bpf,
        "two get the same: one content, two paths");
     is_int(b[2].calls, 0, "who has gone is not called");
-    is_int(b[0].flags, 2, "flags come along");
+    is_int(b[0].f.flags, 2, "flags come along");
     is_int(runs(), 3, "one compilation for all");
 
     a = ask(c, bad, 0);
@@ -153,13 +150,19 @@ int main(void)
     int n = runs();
     put(bad, text, 0600);
     a = ask(c, bad, 0);
-    ok(a.bpf == b[0].bpf && runs() == n, "mended: the same content as the other");
+    ok(a.f.bpf == b[0].f.bpf && runs() == n, "mended: the same content as the other");
+    auto_free char *key = mem_strdup(a.f.key);
+    const struct seccomp_filter *f = seccomp_find(c, key);
+    ok(f && f->bpf == a.f.bpf && f->flags == 2, "found by its key");
+    ok(!seccomp_find(c, "") && !seccomp_find(c, "0123456789abcdef0123456789abcdef"
+                                             "0123456789abcdef0123456789abcdef"),
+       "no other key finds anything");
     a = ask(c, big, 0);
-    ok(!a.bpf && strstr(a.err.text, "larger than 1048576 bytes"), "10 MB: %s", a.err.text);
+    ok(!a.f.bpf && strstr(a.err.text, "larger than 1048576 bytes"), "10 MB: %s", a.err.text);
     a = ask(c, gone, 0);
-    ok(!a.bpf && strstr(a.err.text, "No such file"), "missing: %s", a.err.text);
+    ok(!a.f.bpf && strstr(a.err.text, "No such file"), "missing: %s", a.err.text);
     a = ask(c, fifo, 0);
-    ok(!a.bpf && strstr(a.err.text, "not a regular file"), "a fifo: %s", a.err.text);
+    ok(!a.f.bpf && strstr(a.err.text, "not a regular file"), "a fifo: %s", a.err.text);
     is_int(runs(), n, "none of these was compiled");
 
     /* somebody still waits when the daemon ends */
@@ -171,23 +174,26 @@ int main(void)
 
     n = runs();
     c = open_cache(p1);
+    f = seccomp_find(c, key);
+    ok(f && f->bpf && f->flags == 2, "a key finds it in another daemon, without the profile");
     a = ask(c, p1, 0);
-    ok(a.bpf && a.flags == 2, "another daemon on the same state");
+    ok(a.f.bpf && a.f.flags == 2, "another daemon on the same state");
     is_int(runs(), n, "finds it compiled");
     a = ask(c, NULL, 0);
-    ok(a.bpf && a.flags == 2 && runs() == n, "a default profile from a file");
+    ok(a.f.bpf && a.f.flags == 2 && runs() == n, "a default profile from a file");
     c = seccomp_free(c);
     snprintf(cmd, sizeof cmd, "for f in %s/seccomp/*; do echo torn >$f; done", state);
     is_int(system(cmd), 0, "the files are damaged");
     c = open_cache("");
+    ok(!seccomp_find(c, key), "no key finds them");
     a = ask(c, p1, 0);
-    ok(a.bpf && runs() == n + 1, "they are compiled again");
+    ok(a.f.bpf && runs() == n + 1, "they are compiled again");
     put(worker, "#!/bin/sh\nkill -9 $$\n", 0755);
     a = ask(c, p2, 5);
-    ok(!a.bpf && strstr(a.err.text, "status 137"), "a compiler that dies: %s", a.err.text);
+    ok(!a.f.bpf && strstr(a.err.text, "status 137"), "a compiler that dies: %s", a.err.text);
     unlink(worker);
     a = ask(c, p2, 6);
-    ok(!a.bpf && a.err.text[0], "none there: %s", a.err.text);
+    ok(!a.f.bpf && a.err.text[0], "none there: %s", a.err.text);
     seccomp_free(c);
     loop_free(loop);
 

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* inotify on directories that come, go, move, or are symbolic links being replaced.
  *
- * For /etc/cni/net.d there is a watch on each existing directory of the way: on "/" for the name
- * "etc", on "/etc" for "cni", on "/etc/cni" for "net.d", and on "/etc/cni/net.d" for every name. A
- * change on the way means: arm all of it again. A watch that is about one name ignores the others,
- * so a busy /run wakes us but costs no reload. */
+ * /etc/cni/net.d is watched for every name in it, and what leads there ("/etc", "/etc/cni") only for
+ * being moved or removed itself: what else happens beside it, in a busy /run or /tmp, wakes nobody.
+ * Names are watched for where something is missing: in the last directory of the way that there is.
+ * They are in the parent of an empty directory, too: it may be removed while somebody holds it (a
+ * pod that has it as a volume), and then nothing would be told of the directory itself until that
+ * one lets go; one with files in it cannot be removed before they are. A change on the way means:
+ * arm all of it again. A watch that is about one name ignores the others. */
 #include "proc/cni_watch.h"
 
 #include "mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
@@ -16,13 +20,14 @@
 #include <unistd.h>
 
 enum {
-    WAY = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF,
-    FILES = WAY | IN_CLOSE_WRITE | IN_ATTRIB,
+    SELF = IN_DELETE_SELF | IN_MOVE_SELF,
+    NAMES = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | SELF | IN_ONLYDIR,
+    FILES = NAMES | IN_CLOSE_WRITE | IN_ATTRIB,
 };
 
 struct entry {
     int wd;
-    char *name;                      /* NULL: every name counts */
+    char *name;                      /* NULL: every name counts; "": none */
 };
 
 struct cni_watch {
@@ -68,37 +73,77 @@ int cni_watch_fd(const struct cni_watch *w)
     return w->fd;
 }
 
-/* -ENOENT when dir is not there (or no directory). IN_MASK_ADD: two ways may share a directory. */
-static int add(struct cni_watch *w, const char *dir, const char *name, size_t len, uint32_t mask,
+/* -ENOENT when path is not there, -ENOTDIR when it is no directory. IN_MASK_ADD: two ways may share
+ * a directory. */
+static int add(struct cni_watch *w, const char *path, const char *name, uint32_t mask,
                struct err *err)
 {
-    int wd = inotify_add_watch(w->fd, dir, mask | IN_ONLYDIR | IN_MASK_ADD);
+    int wd = inotify_add_watch(w->fd, path, mask | IN_MASK_ADD);
 
     if (wd < 0)
-        return errno == ENOENT || errno == ENOTDIR ? -ENOENT : err_sys(err, "inotify on '%s'", dir);
+        return errno == ENOENT || errno == ENOTDIR ? -errno : err_sys(err, "inotify on '%s'", path);
     w->v = mem_grow(w->v, w->n + 1, sizeof *w->v);
-    w->v[w->n++] = (struct entry){ wd, name ? mem_dup(name, len) : NULL };
+    w->v[w->n++] = (struct entry){ wd, mem_strdup(name) };
     return 0;
 }
 
-/* The way is watched from the top down, each directory before the next is looked at: what appears
- * meanwhile is an event. */
+/* A symbolic link tells of its removal by its attributes (the link count), at once. */
+static int add_self(struct cni_watch *w, const char *path, struct err *err)
+{
+    int r = add(w, path, "", SELF | IN_ONLYDIR | IN_DONT_FOLLOW, err);
+
+    return r == -ENOTDIR ? add(w, path, "", SELF | IN_ATTRIB | IN_DONT_FOLLOW, err) : r;
+}
+
+static bool is_empty(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct dirent *e = NULL;
+
+    if (!d)
+        return true;
+    while ((e = readdir(d)) && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0))
+        ;
+    closedir(d);
+    return !e;
+}
+
+/* In what the first `at` characters of dir name: for the name that follows there. */
+static int add_next(struct cni_watch *w, const char *dir, size_t at, struct err *err)
+{
+    const char *name = dir + at + strspn(dir + at, "/");
+    auto_free char *parent = mem_dup(dir, at), *next = mem_dup(name, strcspn(name, "/"));
+
+    return add(w, at ? parent : dir[0] == '/' ? "/" : ".", next, NAMES, err);
+}
+
+/* The way is watched from the top down, and each directory before it is looked into: what appears
+ * or goes meanwhile is an event. */
 static int add_way(struct cni_watch *w, const char *dir, struct err *err)
 {
-    for (const char *p = dir; *p;) {
-        const char *name = p + strspn(p, "/");
-        size_t len = strcspn(name, "/");
-        auto_free char *parent = mem_dup(dir, (size_t)(p - dir));
-        int r;
+    size_t up = 0, at = 0;           /* so much of dir names what is there, and its parent */
+    int r = 0;
 
-        if (len == 0)
+    for (;;) {
+        size_t name = at + strspn(dir + at, "/"), end = name + strcspn(dir + name, "/");
+        auto_free char *path = mem_dup(dir, end);
+
+        if (end == name)
             break;
-        r = add(w, parent[0] ? parent : dir[0] == '/' ? "/" : ".", name, len, WAY, err);
+        r = add_self(w, path, err);
+        if (r == -ENOENT && add_next(w, dir, at, err) == 0)
+            r = add_self(w, path, err);          /* it may have appeared meanwhile */
         if (r < 0)
-            return r;
-        p = name + len;
+            break;
+        up = at;
+        at = end;
     }
-    return add(w, dir, NULL, 0, FILES, err);
+    if (r == 0)
+        r = add(w, dir, NULL, FILES, err);
+    auto_free char *last = mem_dup(dir, at);
+    if (at && is_empty(last))
+        (void)add_next(w, dir, up, err);
+    return r;
 }
 
 int cni_watch_arm(struct cni_watch *w, char *const *dirs, const char *network, struct err *err)
@@ -110,9 +155,9 @@ int cni_watch_arm(struct cni_watch *w, char *const *dirs, const char *network, s
         if (r == 0 && network) {
             auto_free char *sub = mem_printf("%s/%s", dirs[i], network);
 
-            r = add(w, sub, NULL, 0, FILES, err);
+            r = add(w, sub, NULL, FILES, err);
         }
-        if (r < 0 && r != -ENOENT)
+        if (r < 0 && r != -ENOENT && r != -ENOTDIR)
             return r;
     }
     return 0;

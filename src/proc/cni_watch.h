@@ -15,7 +15,8 @@ int cni_watch_new(struct cni_watch **ret, struct err *err);
 struct cni_watch *cni_watch_free(struct cni_watch *w);
 int cni_watch_fd(const struct cni_watch *w);
 /* Watches dirs, <dir>/<network> (NULL: none) and the way to each; replaces what was watched. Call
- * before reading the files: what changes afterwards is then reported. */
+ * before reading the files: what changes afterwards is then reported. What happens beside the way
+ * to a directory that is there, with something in it, wakes nobody. */
 int cni_watch_arm(struct cni_watch *w, char *const *dirs, const char *network, struct err *err);
 /* Takes all events; true when one of them concerns what is watched. */
 bool cni_watch_changed(struct cni_watch *w);

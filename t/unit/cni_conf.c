@@ -7,6 +7,7 @@
 #include "tap.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -355,10 +356,21 @@ static bool told(struct cni_watch *w)
     return changed;
 }
 
+static bool woken(struct cni_watch *w)
+{
+    struct pollfd p = { .fd = cni_watch_fd(w), .events = POLLIN };
+
+    return poll(&p, 1, 0) > 0;
+}
+
 static void test_watch(void)
 {
     auto_free char *dir = mem_printf("%s/w/etc/net.d", top),
-                   *mv = mem_printf("mv %s/w/etc %s/w/old", top, top);
+                   *mv = mem_printf("mv %s/w/etc %s/w/old", top, top),
+                   *ln = mem_printf("mkdir -p %s/w/a %s/w/b && ln -s a %s/w/etc && mkdir %s/w/a/net.d",
+                                    top, top, top, top),
+                   *relink = mem_printf("ln -s b %s/w/new && mv -T %s/w/new %s/w/etc", top, top,
+                                        top);
     char *dirs[] = { dir, NULL };
     struct cni_watch *w = NULL;
 
@@ -382,12 +394,46 @@ static void test_watch(void)
     cni_watch_arm(w, dirs, "n", &err);
     put("w/etc/net.d/n/x.conf", "{}");
     ok(told(w), "a file in it is written");
+    sub("w/other");
+    put("w/file", "");
+    gone("w/file");
+    put("unrelated/file", "");
+    ok(!woken(w), "what happens beside the way to it wakes nobody");
     gone("w/etc/net.d/a.conf");
     ok(told(w), "a file is removed");
+    gone("w/etc/net.d/n/x.conf");
+    gone("w/etc/net.d/n");
+    ok(told(w), "so is the last");
+    cni_watch_arm(w, dirs, "n", &err);
+    int held = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    gone("w/etc/net.d");
+    ok(held >= 0 && told(w), "the directory goes, held by somebody");
+    cni_watch_arm(w, dirs, "n", &err);
+    gone("w/etc");
+    ok(told(w), "so does the one above");
+    cni_watch_arm(w, dirs, "n", &err);
+    sub("w/etc");
+    ok(told(w), "and comes");
+    cni_watch_arm(w, dirs, "n", &err);
+    sub("w/etc/net.d");
+    ok(told(w), "and the other in it");
+    cni_watch_arm(w, dirs, "n", &err);
+    put("w/etc/net.d/a.conf", "{}");
+    ok(told(w), "with a file");
+    close(held);
     ok(system(mv) == 0 && told(w), "a directory of the way is moved away");
     cni_watch_arm(w, dirs, "n", &err);
     put("w/old/net.d/b.conf", "{}");
     ok(!told(w), "what was moved away does not count");
+    ok(system(ln) == 0 && told(w), "a symbolic link appears on the way");
+    cni_watch_arm(w, dirs, "n", &err);
+    put("w/etc/net.d/a.conf", "{}");
+    ok(told(w), "a file behind it");
+    cni_watch_arm(w, dirs, "n", &err);
+    ok(system(relink) == 0 && told(w), "the link is replaced");
+    cni_watch_arm(w, dirs, "n", &err);
+    sub("w/b/net.d");
+    ok(told(w), "the directory appears where it leads now");
     cni_watch_free(w);
 }
 

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Statistics and metrics: what ContainerStats, PodSandboxStats and ListPodSandboxMetrics say of pods that do known things."""
 import os
+import re
+import shutil
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cricket import *  # noqa: E402,F401,F403
 from cricket import Daemon, cgroup_is_v2, fails, finish, is_, like, need, ok, pb, skip, wait_until  # noqa: E402
+from faults import Accident  # noqa: E402
 
 need("root")
 # what a kernel may not have, or a pod may not have done
@@ -144,6 +147,16 @@ ok(value(wm, "memory_failures_total", failure_type="pgfault", scope="hierarchy")
 ok(value(pods[pod].metrics, "network_receive_bytes_total", interface="eth0") > 0, "bytes received")
 is_(value(pods[host].metrics, "network_receive_bytes_total"), None, "no network on the node's network")
 is_(sorted(x.pod_sandbox_id for r in d.StreamPodSandboxMetrics() for x in r.pod_sandbox_metrics), sorted(pods), "as a stream")
+
+# --- nobody else waits for a whole pod
+if shutil.which("strace"):
+    with Accident(d, "openat,epoll_wait,epoll_pwait", "delay_exit=1000", "1+"):
+        d.ListPodSandboxMetrics()
+    with open(d.tmp + "/accident") as f:
+        turns = [turn.count('"memory.stat"') for turn in re.split(r"epoll_p?wait\(", f.read())]
+    is_((max(turns), sum(turns) >= 2), (1, True), "no two containers of a pod in one turn of the loop, where they are slow")
+else:
+    skip("needs the program strace")
 
 # --- many at once, and clients that leave
 calls = [d.ListContainerStats(_future=True) for _ in range(20)] + [d.ListPodSandboxMetrics(_future=True) for _ in range(10)]

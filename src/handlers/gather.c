@@ -34,12 +34,17 @@ struct fds_entry {
     uint64_t fds, sockets;
 };
 
+struct item {
+    char id[ID_LEN + 1];
+    gather_fn part;                  /* NULL: an entry of its own */
+};
+
 struct gather {
     struct handlers *h;
     struct rpc *rpc;
     enum gather_kind kind;
     gather_fn fn;
-    char (*ids)[ID_LEN + 1];
+    struct item *items;
     size_t n, cap, at, entries;
     char (*usage)[ID_LEN + 1];       /* containers that were never measured */
     size_t n_usage;
@@ -49,7 +54,8 @@ struct gather {
     size_t n_fds;
     struct run *run;
     bool waiting;                    /* for the disk usage */
-    struct str reply, entry;
+    bool begun;                      /* entry: the parts so far */
+    struct str reply, entry, part;
     struct pool pool;
     ev_timer timer;
 };
@@ -60,12 +66,13 @@ static void gather_free(struct gather *g)
     list_del(&g->wait.link);
     if (g->run)
         run_cancel(g->run);
-    free(g->ids);
+    free(g->items);
     free(g->usage);
     free(g->fds);
     str_free(&g->fds_in);
     str_free(&g->reply);
     str_free(&g->entry);
+    str_free(&g->part);
     pool_deinit(&g->pool);
     rpc_release(g->rpc);
     free(g);
@@ -104,7 +111,7 @@ static void finish(struct gather *g)
         rpc_end(g->rpc);
     else if (g->kind == GATHER_ONE && !g->entries)
         rpc_fail(g->rpc, GRPC_NOT_FOUND, "'%s': not found (any more), or not running",
-                 g->n ? g->ids[0] : "");
+                 g->n ? g->items[0].id : "");
     else
         rpc_ok_bytes(g->rpc, str_c(&g->reply), g->reply.len);
     gather_free(g);
@@ -124,17 +131,30 @@ static void send_batch(struct gather *g)
     }
 }
 
+static void end_entry(struct gather *g)
+{
+    if (g->begun)
+        pb_join(&g->reply, 1, &g->entry);
+    g->entries += g->begun;
+    g->begun = false;
+}
+
 static void work(struct gather *g)
 {
     int64_t end = now_us() + SLICE_US;
 
     loop_name(g->h->loop, "statistics");
     while (g->at < g->n) {
+        const struct item *i = &g->items[g->at];
+
+        if (!i->part)
+            end_entry(g);
         if (g->kind == GATHER_STREAM && g->reply.len >= BATCH_BYTES) {
             send_batch(g);
             return;
         }
-        g->fn(g, g->ids[g->at++]);
+        g->at++;
+        (i->part ? i->part : g->fn)(g, i->id);
         pool_deinit(&g->pool);
         g->pool = (struct pool)POOL_INIT;
         if (g->at < g->n && now_us() >= end) {
@@ -142,6 +162,7 @@ static void work(struct gather *g)
             return;
         }
     }
+    end_entry(g);
     if (g->kind == GATHER_STREAM && g->reply.len)
         send_batch(g);
     else
@@ -236,13 +257,22 @@ struct gather *gather_new(struct handlers *h, struct rpc *rpc, enum gather_kind 
     return g;
 }
 
-void gather_add(struct gather *g, const char *id)
+void gather_add_part(struct gather *g, const char *id, gather_fn fn)
 {
+    struct item *i;
+
     if (g->n == g->cap) {
         g->cap = g->cap ? g->cap * 2 : 64;
-        g->ids = mem_grow(g->ids, g->cap, sizeof *g->ids);
+        g->items = mem_grow(g->items, g->cap, sizeof *g->items);
     }
-    snprintf(g->ids[g->n++], sizeof *g->ids, "%s", id);
+    i = &g->items[g->n++];
+    snprintf(i->id, sizeof i->id, "%s", id);
+    i->part = fn;
+}
+
+void gather_add(struct gather *g, const char *id)
+{
+    gather_add_part(g, id, NULL);
 }
 
 void gather_usage(struct gather *g, struct ctr *c)
@@ -296,16 +326,25 @@ struct pool *gather_pool(struct gather *g)
     return &g->pool;
 }
 
+static void pack(struct str *s, const ProtobufCMessage *m)
+{
+    str_reset(s);
+    (void)str_room(s, protobuf_c_message_get_packed_size(m));
+    s->len = protobuf_c_message_pack(m, (uint8_t *)s->p);
+}
+
 void gather_entry(struct gather *g, const ProtobufCMessage *entry)
 {
-    size_t n = protobuf_c_message_get_packed_size(entry);
+    pack(&g->entry, entry);
+    g->begun = true;
+}
 
-    str_reset(&g->entry);
-    (void)str_room(&g->entry, n);
-    protobuf_c_message_pack(entry, (uint8_t *)g->entry.p);
-    g->entry.len = n;
-    pb_join(&g->reply, 1, &g->entry);
-    g->entries++;
+void gather_part(struct gather *g, unsigned number, const ProtobufCMessage *part)
+{
+    if (!g->begun)
+        return;
+    pack(&g->part, part);
+    pb_join(&g->entry, number, &g->part);
 }
 
 bool gather_get_fds(struct gather *g, const char *ctr_id, uint64_t *fds, uint64_t *sockets)

@@ -3,7 +3,7 @@
  * turn, go on.
  *
  * A list of ids is taken at the start; each object is looked up again when it is its turn, and left
- * out if it is gone. Entries are encoded at once. Unary replies are answered when all are there,
+ * out if it is gone. Entries are encoded at once, or part by part. Unary replies are answered when all are there,
  * streams in batches as the client reads. All replies that are made this way have their entries in
  * field 1. */
 #ifndef CRICKET_GATHER_H
@@ -20,11 +20,13 @@ enum gather_kind {
     GATHER_ONE,                      /* no entry in the end: NotFound */
 };
 
-/* Adds its entry, or none. */
+/* Begins its entry, or adds a part to the one that was begun; or nothing. */
 typedef void (*gather_fn)(struct gather *g, const char *id);
 
 struct gather *gather_new(struct handlers *h, struct rpc *rpc, enum gather_kind kind, gather_fn fn);
 void gather_add(struct gather *g, const char *id);
+/* Where an entry is long to make: fn adds a part to the last one, in a slice of its own. */
+void gather_add_part(struct gather *g, const char *id, gather_fn fn);
 /* The entry will tell this container's disk usage: waits for it, a second at most, where it was
  * never measured. */
 void gather_usage(struct gather *g, struct ctr *c);
@@ -37,6 +39,8 @@ void gather_start(struct gather *g);
 struct handlers *gather_handlers(struct gather *g);
 struct pool *gather_pool(struct gather *g);      /* empty again for the next entry */
 void gather_entry(struct gather *g, const ProtobufCMessage *entry);
+/* A message in field `number` of the entry; nothing where that one was not begun. */
+void gather_part(struct gather *g, unsigned number, const ProtobufCMessage *part);
 bool gather_get_fds(struct gather *g, const char *ctr_id, uint64_t *fds, uint64_t *sockets);
 
 #endif

@@ -4,7 +4,8 @@
  *
  * A metric has the base labels and those of its descriptor, in this order, always all of them. What
  * the kernel does not count is not sent. Metrics of the pod itself (its network, its cgroup) have
- * an empty container name, as cAdvisor's. */
+ * an empty container name, as cAdvisor's. A container is a dozen files of cgroups to read: each is
+ * a part of the pod's entry, made in its own turn of the loop where that takes long. */
 #include "handlers/metrics.h"
 
 #include "handlers/gather.h"
@@ -23,6 +24,8 @@
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+enum { CONTAINER_METRICS = 3 };      /* the field of PodSandboxMetrics */
 
 /* Metrics of one container, or of the pod. */
 struct out {
@@ -247,8 +250,18 @@ static void add_spec(struct out *o, const struct stats *s)
     }
 }
 
-static void fill_container(struct gather *g, struct ctr *c, Runtime__V1__ContainerMetrics *m)
+static bool is_running(const struct ctr *c)
 {
+    return c->visible && ctr_state(c) == RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING;
+}
+
+static void add_container(struct gather *g, const char *id)
+{
+    struct ctr *c = ctr_by_id(gather_handlers(g), id);
+    Runtime__V1__ContainerMetrics m = RUNTIME__V1__CONTAINER_METRICS__INIT;
+
+    if (!c || !is_running(c))
+        return;
     const Runtime__V1__PodSandboxMetadata *pod = c->sandbox->config->metadata;
     struct out o = { .pool = gather_pool(g),
                      .base = { c->rec->cgroup_path, c->id, c->rec->image_name, pod->namespace_,
@@ -271,13 +284,19 @@ static void fill_container(struct gather *g, struct ctr *c, Runtime__V1__Contain
     add(&o, M_LAST_SEEN, seconds((uint64_t)clock_wall_ns()));
     add(&o, M_START_TIME, seconds((uint64_t)c->rec->started_at));
     stats_deinit(&s);
-    m->container_id = c->id;
-    m->metrics = o.v;
-    m->n_metrics = o.n;
+    m.container_id = c->id;
+    m.metrics = o.v;
+    m.n_metrics = o.n;
+    gather_part(g, CONTAINER_METRICS, &m.base);
 }
 
-static void fill_pod(struct gather *g, struct sandbox *s, Runtime__V1__PodSandboxMetrics *m)
+static void add_sandbox(struct gather *g, const char *id)
 {
+    struct sandbox *s = sandbox_by_id(gather_handlers(g), id);
+    Runtime__V1__PodSandboxMetrics m = RUNTIME__V1__POD_SANDBOX_METRICS__INIT;
+
+    if (!s || !s->visible || !sandbox_is_ready(s))
+        return;
     const Runtime__V1__PodSandboxMetadata *pod = s->config->metadata;
     struct out o = { .pool = gather_pool(g),
                      .base = { s->rec->cgroup_parent, "", "", pod->namespace_, pod->name, "" } };
@@ -298,38 +317,9 @@ static void fill_pod(struct gather *g, struct sandbox *s, Runtime__V1__PodSandbo
         add_psi(&o, &st);
         stats_deinit(&st);
     }
-    m->pod_sandbox_id = s->id;
-    m->metrics = o.v;
-    m->n_metrics = o.n;
-}
-
-static bool is_running(const struct ctr *c)
-{
-    return c->visible && ctr_state(c) == RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING;
-}
-
-static void add_sandbox(struct gather *g, const char *id)
-{
-    struct sandbox *s = sandbox_by_id(gather_handlers(g), id);
-    struct pool *pool = gather_pool(g);
-    Runtime__V1__PodSandboxMetrics m = RUNTIME__V1__POD_SANDBOX_METRICS__INIT;
-    struct ctr *c;
-    size_t n = 0;
-
-    if (!s || !s->visible || !sandbox_is_ready(s))
-        return;
-    fill_pod(g, s, &m);
-    list_each(c, &s->ctrs, struct ctr, in_sandbox)
-        n += is_running(c);
-    m.container_metrics = pool_alloc(pool, (n + 1) * sizeof(void *));
-    list_each(c, &s->ctrs, struct ctr, in_sandbox)
-        if (is_running(c)) {
-            Runtime__V1__ContainerMetrics *cm = pool_alloc(pool, sizeof *cm);
-
-            runtime__v1__container_metrics__init(cm);
-            fill_container(g, c, cm);
-            m.container_metrics[m.n_container_metrics++] = cm;
-        }
+    m.pod_sandbox_id = s->id;
+    m.metrics = o.v;
+    m.n_metrics = o.n;
     gather_entry(g, &m.base);
 }
 
@@ -345,6 +335,7 @@ static void list_metrics(struct handlers *h, struct rpc *rpc, enum gather_kind k
         gather_add(g, s->id);
         list_each(c, &s->ctrs, struct ctr, in_sandbox)
             if (is_running(c)) {
+                gather_add_part(g, c->id, add_container);
                 gather_usage(g, c);
                 gather_fds(g, c);
             }

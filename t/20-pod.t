@@ -517,6 +517,20 @@ d.do("attach", id=c, tag="slow", quiet=True)
 is_(end(d, c)["status"], 0, "a client that reads nothing does not stop the container")
 is_(len(log(c)), 2000005, "nor its log")
 is_(d.want("attach-end", tag="slow")["error"], "the client does not take the output", "it is told why it was left out")
+c = start(d, "read x; yes | head -c 20000000", stdin=True)
+d.do("attach", id=c, tag="sips", quiet=True)
+d.do("write", tag="sips", data="go\n")
+
+
+def sip():
+    d.do("sip", tag="sips")
+    d.read()
+    return any(e["ev"] == "attach-end" for e in d.events)
+
+
+wait_until(sip, "the client to be left out")
+is_(d.want("attach-end", tag="sips")["error"], "the client does not take the output", "one that reads a little now and then is left out too")
+is_(end(d, c)["status"], 0, "the container does not go at its speed")
 c = start(d, "read x; head -c 8000000 /dev/zero | tr '\\0' n; echo; echo end", stdin=True)
 d.do("attach", id=c, tag="burst")
 d.do("write", tag="burst", data="go\n")

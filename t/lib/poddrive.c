@@ -5,7 +5,8 @@
  *
  *      poddrive CRICKET_POD
  *      {"op":
- * "spawn|open|start|ack|signal|reopen|resize|shutdown|exec|kill|attach|write|eof|close|free", ...}
+ * "spawn|open|start|ack|signal|reopen|resize|shutdown|exec|kill|attach|write|sip|eof|close|free",
+ * ...}
  *      {"ev": "ready|ctr|exit|gone|started|reply|exec-started|exec-exited|attach-end|data|eof",
  * ...}
  */
@@ -235,7 +236,7 @@ static void on_closed(void *arg, const struct err *err)
 static void make_pipes(const json_t *o, struct tag *t, int theirs[3])
 {
     json_t *want = json_object_get(o, "fds");
-    bool quiet = flag(o, "quiet");   /* nobody reads */
+    bool quiet = flag(o, "quiet");   /* nobody reads, but for a sip */
 
     for (int i = 0; i < 3; i++) {
         int p[2];
@@ -249,6 +250,10 @@ static void make_pipes(const json_t *o, struct tag *t, int theirs[3])
             t->in = p[1];
         else if (!quiet)
             watch(t, i - 1, p[0]);
+        else {
+            (void)fcntl(p[0], F_SETFL, O_NONBLOCK);
+            t->out[i - 1].io.fd = p[0];
+        }
     }
 }
 
@@ -498,6 +503,10 @@ static void do_tag(const char *op, const json_t *o)
         const char *p = text(o, "data");
         if (write(t->in, p, strlen(p)) < 0)
             perror("write");
+    } else if (strcmp(op, "sip") == 0) {
+        char some[1024];
+        if (read(t->out[0].io.fd, some, sizeof some) < 0 && errno != EAGAIN)
+            perror("sip");
     } else if (strcmp(op, "eof") == 0)
         t->in = fd_close(t->in);
     else if (strcmp(op, "kill") == 0 && t->exec)

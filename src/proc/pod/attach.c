@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attach: a client has up to three descriptors of its own. Output is copied to every client as it
- * is logged. While a client is behind by more than ATTACH_HIGH the container's output is not read:
- * so it gets all, and the container goes at its speed. One that takes nothing for ATTACH_STALL_MS
- * is dropped, so nobody waits for it for longer. Once the container has ended, clients have as long
- * for what is left, and nobody waits. Input of all clients is merged into the container's stdin;
- * while that is full the client is not read.
+ * is logged. When a client is behind by ATTACH_HIGH the container's output is not read until it is
+ * down to ATTACH_LOW: so it gets all of a burst. It has ATTACH_STALL_MS for that, or is dropped:
+ * nobody waits for it for longer, or at less than some 16 KiB a second. Once the container has
+ * ended, clients have what is left for as long as they take something, and nobody waits. Input of
+ * all clients is merged into the container's stdin; while that is full the client is not read.
  *
  * End of input closes a stdin_once container's stdin, but not when the input ended because the
  * daemon was killed: that looks the same for the moment between two descriptors closing, so the end
@@ -18,7 +18,13 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-enum { ATTACH_HIGH = 64 * 1024, ATTACH_IN = 4096, ATTACH_EOF_MS = 20, ATTACH_STALL_MS = 2000 };
+enum {
+    ATTACH_HIGH = 64 * 1024,
+    ATTACH_LOW = ATTACH_HIGH / 2,
+    ATTACH_IN = 4096,
+    ATTACH_EOF_MS = 20,
+    ATTACH_STALL_MS = 2000,
+};
 
 struct sink {                        /* one output of a client */
     struct src src;
@@ -36,8 +42,8 @@ struct attach {
     size_t held_len;
     struct timer eof;
     struct sink out, err;
-    struct timer stall;              /* while it is behind */
-    bool moved;                      /* it took something since the timer was set */
+    struct timer stall; /* runs: it is behind; or the container has ended, and it has not all */
+    bool moved;         /* then: it took something since the timer was set */
 };
 
 static struct attach *ending;        /* of ended containers, their last output is on its way */
@@ -142,15 +148,15 @@ void attach_stdin_ready(struct ctr *c)
 
 /* ---- output */
 
-static bool is_behind(const struct attach *a)
+static bool has_over(const struct attach *a, size_t mark)
 {
-    return a->out.len >= ATTACH_HIGH || a->err.len >= ATTACH_HIGH;
+    return a->out.len >= mark || a->err.len >= mark;
 }
 
 bool attach_holds(const struct ctr *c)
 {
     for (const struct attach *a = c->attached; a; a = a->next)
-        if (is_behind(a))
+        if (a->stall.at_ms)
             return true;
     return false;
 }
@@ -160,7 +166,7 @@ static void on_stall(struct timer *t)
     struct attach *a = container_of(t, struct attach, stall);
     struct wire_reply why = { -ETIMEDOUT, "the client does not take the output" };
 
-    if (a->moved) {
+    if (!a->ctr && a->moved) {
         a->moved = false;
         timer_set(t, ATTACH_STALL_MS, on_stall);
         return;
@@ -208,7 +214,7 @@ static void on_sink(struct src *s, uint32_t events)
     if (!a->ctr) {
         if (!a->out.len && !a->err.len)
             attach_free(a, true);
-    } else if (a->stall.at_ms && !is_behind(a)) {
+    } else if (a->stall.at_ms && !has_over(a, ATTACH_LOW)) {
         timer_off(&a->stall);
         stdio_watch(a->ctr);
     }
@@ -252,10 +258,8 @@ void attach_output(struct ctr *c, bool err, const char *p, size_t n)
         next = a->next;
         if (!sink_put(err ? &a->err : &a->out, p, n))
             attach_free(a, true);
-        else if (is_behind(a) && !a->stall.at_ms) {
-            a->moved = false;
+        else if (has_over(a, ATTACH_HIGH) && !a->stall.at_ms)
             timer_set(&a->stall, ATTACH_STALL_MS, on_stall);
-        }
     }
 }
 

@@ -674,7 +674,7 @@ else:
     with open("/proc/%d/smaps_rollup" % pod["pid"]) as f:
         private = sum(int(line.split()[1]) for line in f if line.startswith("Private_Dirty"))
     diag("supervisor: PSS %d kB, private %d kB" % (kb, private))
-    ok(kb < 100, "the supervisor with three containers takes less than 100 kB", "%d kB" % kb)
+    ok(kb < 160, "the supervisor with three containers takes less than 160 kB", "%d kB" % kb)
 d.do("signal", id=long, sig=9)
 end(d, long)
 d.do("shutdown")

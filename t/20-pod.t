@@ -415,7 +415,7 @@ end(d, c)
 c = start(d, "(/bin/sleep %d; echo late) & echo first" % (NAP + 1), pidns=POD)
 e = end(d, c, ack=False)
 is_((e["status"], log(c)), (0, "first\n"), "a descendant that keeps the pipe does not hold the exit back")
-sh("pkill", "-f", "^/bin/sleep %d" % (NAP + 1))
+os.kill(int(wait_until(lambda: sleeping(NAP + 1), "its sleep")[0]), signal.SIGTERM)
 wait_until(lambda: log(c, "stdout") == "first\nlate\n", "the survivor's line")
 ok(True, "and what it says later is still logged")
 d.do("ack", id=c)
@@ -509,16 +509,16 @@ d.do("attach", id=c, tag="b2")
 d.do("write", tag="b2", data="still\n")
 ok(d.output("b2", "out", "got still\n"), "without stdin_once it stays open for the next client")
 d.do("close", tag="b2")
-d.do("attach", id=c, tag="b3", quiet=True)      # reads nothing
+d.do("attach", id=c, tag="b3", deaf=True)      # reads nothing
 d.do("signal", id=c, sig=9)
 end(d, c)
 c = start(d, "sleep 0.05; head -c 2000000 /dev/zero | tr '\\0' n; echo; echo end", stdin=True)
-d.do("attach", id=c, tag="slow", quiet=True)
+d.do("attach", id=c, tag="slow", deaf=True)
 is_(end(d, c)["status"], 0, "a client that reads nothing does not stop the container")
 is_(len(log(c)), 2000005, "nor its log")
 is_(d.want("attach-end", tag="slow")["error"], "the client does not take the output", "it is told why it was left out")
 c = start(d, "read x; yes | head -c 20000000", stdin=True)
-d.do("attach", id=c, tag="sips", quiet=True)
+d.do("attach", id=c, tag="sips", deaf=True)
 d.do("write", tag="sips", data="go\n")
 
 
@@ -555,6 +555,19 @@ is_(d.output("e1", "err", "\n"), "err\n", "and stderr by itself")
 st, text = exec_out(d, c, "e2", "hostname; id -u; grep -E 'NoNew|CapEff|Seccomp:' /proc/self/status; pwd", uid=1000, nnp=True, cwd="/tmp",
                     seccomp=BPF)
 is_(text, "web-0\n1000\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n/tmp\n", "it is in the container and confined")
+d.do("exec", id=c, tag="q1", argv=["/bin/sh", "-c", "echo out; exec >&-; echo err >&2; exit 6"], envp=[], cwd="/", caps=CAPS,
+     bounding=CAPS, fds=[False, True, True], quiet=True)
+is_(d.want("exec-exited", tag="q1")["status"], 6, "a quiet exec: its end")
+d.want("eof", tag="q1", which="out")
+d.want("eof", tag="q1", which="err")
+is_((d.data[("q1", "out")], d.data[("q1", "err")]), ("out\n", "err\n"), "its outputs")
+ok(not [e for e in d.events if e["ev"] == "exec-started" and e["tag"] == "q1"], "and nothing of its start")
+e = execute(d, c, "q2", ["/nope"], quiet=True)
+is_((e["error"], e["code"]), ("exec '/nope': No such file or directory", -2), "but when that fails")
+d.do("exec", id=c, tag="q3", argv=["/bin/sleep", str(NAP + 4)], envp=[], cwd="/", caps=CAPS, bounding=CAPS, quiet=True)
+wait_until(lambda: sleeping(NAP + 4), "its sleep")
+d.do("kill", tag="q3")
+is_(d.want("exec-exited", tag="q3")["status"], 137, "a quiet exec is killed")
 e = execute(d, c, "e3", ["/nope"])
 is_(e["error"], "exec '/nope': No such file or directory", "a missing executable")
 is_(e["code"], -2, "and its errno")
@@ -565,12 +578,13 @@ wait_until(lambda: len(sleeping(NAP + 2)) >= 3, "its sleeps")
 d.do("kill", tag="e5")
 is_(d.want("exec-exited", tag="e5")["status"], 137, "exec is killed")
 is_(sleeping(NAP + 2), [], "with all that it started, also what had left its session and its parent before")
-e = execute(d, c, "e6", "echo ready; read x; echo got $x; until stty size 2>/dev/null; do sleep 0.01; done", tty=True)
+e = execute(d, c, "e6", "echo ready; read x; echo got $x; until stty size 2>/dev/null; do sleep 0.01; done; read x", tty=True)
 d.output("e6", "out", "ready")
 d.do("xresize", tag="e6", w=99, h=33)
 d.do("write", tag="e6", data="hey\n")
+is_(d.output("e6", "out", "33 99\r\n"), "ready\r\nhey\r\ngot hey\r\n33 99\r\n", "its output and size")
+d.do("write", tag="e6", data="\n")        # not before: the end of a session drops what its terminal has not passed on
 is_(d.want("exec-exited", tag="e6")["status"], 0, "exec with a terminal")
-is_(d.output("e6", "out", "33 99"), "ready\r\nhey\r\ngot hey\r\n33 99\r\n", "its output and size")
 execute(d, c, "e7", "exec /bin/sleep %d" % (NAP + 3))
 d.do("forget", tag="e7")
 wait_until(lambda: not sleeping(NAP + 3), "a forgotten exec to be killed")
@@ -617,6 +631,8 @@ if unified:
     like(log(c1), "0::.*/cricket-test-%d" % os.getpid(), "born into its cgroup, v2")
     like(exec_out(d, c1, "v2", "cat /proc/self/cgroup", cgroups=[path], cgroup2=True)[1],
          "0::.*/cricket-test-%d" % os.getpid(), "and so is an exec")
+    like(exec_out(d, c1, "v2again", "cat /proc/self/cgroup", cgroup2=True)[1],
+         "0::.*/cricket-test-%d" % os.getpid(), "and the next one, whose cgroup is not told again")
     d.do("signal", id=c1, sig=9)
     end(d, c1)
     c1 = start(d, "cat /proc/self/cgroup", cgroups=[path], cgroup2=True, cgroupns=True)
@@ -625,7 +641,7 @@ if unified:
     wait_until(lambda: not open(path + "/cgroup.procs").read(), "cgroup to be empty")
     os.rmdir(path)
 else:
-    skip("needs a v2 hierarchy", 3)
+    skip("needs a v2 hierarchy", 4)
 
 # ---- the daemon dies
 
@@ -674,7 +690,8 @@ else:
     with open("/proc/%d/smaps_rollup" % pod["pid"]) as f:
         private = sum(int(line.split()[1]) for line in f if line.startswith("Private_Dirty"))
     diag("supervisor: PSS %d kB, private %d kB" % (kb, private))
-    ok(kb < 160, "the supervisor with three containers takes less than 160 kB", "%d kB" % kb)
+    # its program text is shared by all pods, and how much of it is mapped is the page cache's affair: make bench tells PSS
+    ok(private < 64, "the supervisor with three containers has less than 64 kB of its own", "%d kB" % private)
 d.do("signal", id=long, sig=9)
 end(d, long)
 d.do("shutdown")

@@ -34,6 +34,9 @@ is_(out.decode().split(), [os.readlink("/proc/%d/ns/%s" % (pid, n)) for n in ("m
 out, _, _ = d.exec(ctr, "cat", "/proc/self/cgroup")
 ok(all(ctr in line for line in out.decode().splitlines() if d.cgroup in line) and ctr in out.decode() or cgroup_is_v2(),
    "its cgroups", out.decode())
+is_(d.exec(ctr, "cat", "/proc/self/cgroup")[0], out, "and those of the next one")
+d.restart()
+is_([d.exec(ctr, "cat", "/proc/self/cgroup")[0] for _ in range(2)], [out] * 2, "and of those that a new daemon starts")
 
 # --- errors
 for name, pattern, argv in (("no such program", "No such file|not found", ["/no/such"]),

@@ -123,17 +123,21 @@ void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, boo
 int exec_launch(struct ctr *c, int plan_fd, const int fds[3], const struct link_exec_events *ev,
                 struct link_exec **ret, struct err *err)
 {
+    struct link *k = c->sandbox->link;
     int join[CGROUP_FDS_MAX], n, r;
 
-    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !c->sandbox->link)
+    if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || !k)
         return err_rpc(err, GRPC_FAILED_PRECONDITION, "exec in container %s: it has ended", c->id);
-    n = cgroup_open_join(c->rec->cgroup_path, join, err);
+    bool known = link_keeps_cgroups(k) && c->execs_link == link_number(k);
+    n = known ? 0 : cgroup_open_join(c->rec->cgroup_path, join, err);
     if (n < 0)
         return err_note(err, "exec in container %s", c->id);
-    r = link_exec(c->sandbox->link, c->id, plan_fd, fds, join, (size_t)n, cgroup_is_v2(), ev, ret,
-                  err);
+    r = link_exec(k, c->id, plan_fd, fds, join, (size_t)n, cgroup_is_v2(), ev, ret, err);
     cgroup_close_join(join, n);
-    return r < 0 ? err_note(err, "exec in container %s", c->id) : 0;
+    if (r < 0)
+        return err_note(err, "exec in container %s", c->id);
+    c->execs_link = link_number(k);
+    return 0;
 }
 
 void ctr_end_execs(struct ctr *c)

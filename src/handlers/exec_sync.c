@@ -215,7 +215,9 @@ static int open_pipe(struct exec_sync *x, struct pipe_in *p, int *ret_write, str
 static void on_plan(void *arg, int plan_fd, const struct err *err)
 {
     struct exec_sync *x = arg;
-    struct link_exec_events ev = { .started = on_started, .exited = on_exited, .arg = x };
+    struct link_exec_events ev = {
+        .started = on_started, .exited = on_exited, .arg = x, .quiet = true
+    };
     struct err e = ERR_INIT;
     int fds[3] = { -1, -1, -1 };
 

@@ -98,6 +98,7 @@ struct ctr {
     struct list turns;
     struct op *create, *start, *stop, *remove;
     struct list exit_waits;          /* struct exit_wait */
+    uint64_t execs_link; /* link_number() of the link over which an exec brought its cgroup; 0 */
     struct list execs; /* struct exec_base: execs and attaches, ended with the container */
     bool visible;
     struct str listed;               /* encoded runtime.v1.Container; empty: make it anew */

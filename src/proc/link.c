@@ -39,8 +39,10 @@ static void on_io(struct ev_loop *ev, struct ev_io *w, int revents);
 static struct link *link_new(struct loop *l, int fd, const char *state_dir,
                              const struct link_events *ev)
 {
+    static uint64_t number;
     struct link *k = mem_new(struct link);
 
+    k->number = ++number;
     k->loop = l;
     k->fd = fd;
     k->ev = *ev;
@@ -132,6 +134,16 @@ static bool leave(struct link *k)
 pid_t link_pid(const struct link *k)
 {
     return k->pid;
+}
+
+bool link_keeps_cgroups(const struct link *k)
+{
+    return k->keeps_cgroups;
+}
+
+uint64_t link_number(const struct link *k)
+{
+    return k->number;
 }
 
 pid_t link_init_pid(const struct link *k)
@@ -318,6 +330,7 @@ static void got_ready(struct link *k, const struct wire_ready *m)
         return;
     k->ready = NULL;
     k->pid = m->pid;
+    k->keeps_cgroups = m->version >= WIRE_KEEPS_CGROUPS;
     k->init_pid = m->init_pid;
     k->netns = m->has_netns ? mem_printf("%s/netns", k->state_dir) : mem_strdup("");
     ready(k->ready_arg, k, k->netns, k->pid, NULL);
@@ -428,6 +441,10 @@ static void dispatch(struct link *k, const struct wire_hdr *h, const char *body,
         break;
     case WIRE_EXEC_EXITED:
         x = exec_find(k, h->serial);
+        if (x && x->ev.quiet) {
+            free(call_take(k, h->serial));
+            x->started = true;
+        }
         if (x)
             exec_done(x, b.exited.status, NULL);
         break;

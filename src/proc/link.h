@@ -82,6 +82,8 @@ int link_open(struct loop *l, const char *state_dir, const struct link_events *e
 /* Forgets the link; the supervisor lives on. */
 struct link *link_free(struct link *k);
 pid_t link_pid(const struct link *k);
+bool link_keeps_cgroups(const struct link *k);   /* does its supervisor? not an old one */
+uint64_t link_number(const struct link *k);      /* no two links of this daemon have the same */
 pid_t link_init_pid(const struct link *k);       /* PID 1 of a shared PID namespace, else 0 */
 
 /* ok: err is NULL */
@@ -114,8 +116,10 @@ struct link_exec_events {
     void (*started)(void *arg, pid_t pid, int pty /* -1 or taken over */, const struct err *err);
     void (*exited)(void *arg, int status);       /* once, after started without err */
     void *arg;
+    bool quiet; /* started need not be told, but for an error; the outputs end just before exited */
 };
-/* A struct link_exec is gone after exited, after started with err, after link_exec_forget(). */
+/* cgroup_fds as in link_start(); n 0, where link_keeps_cgroups(): those that the last exec in this
+ * container brought over this link. A struct link_exec is gone after exited, after started with err, after link_exec_forget(). */
 int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3],
               const int *cgroup_fds, size_t n, bool cgroup2, const struct link_exec_events *ev,
               struct link_exec **ret, struct err *err);

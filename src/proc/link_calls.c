@@ -220,7 +220,8 @@ int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3],
               struct link_exec **ret, struct err *err)
 {
     static const uint32_t flag[3] = { WIRE_FD_0, WIRE_FD_1, WIRE_FD_2 };
-    struct wire_exec m = { .flags = cgroup2 ? WIRE_CGROUP2 : 0, .n_cgroups = (uint32_t)n };
+    struct wire_exec m = { .flags = (cgroup2 ? WIRE_CGROUP2 : 0) | (ev->quiet ? WIRE_QUIET : 0),
+                           .n_cgroups = (uint32_t)n };
     int all[WIRE_FDS_MAX];
     size_t n_all = 0;
     uint32_t serial = link_serial(k);

@@ -32,6 +32,8 @@ struct link {
     char *state_dir, *netns;
     struct child *child;             /* of link_spawn() */
     pid_t pid, init_pid;
+    uint64_t number;
+    bool keeps_cgroups;
     struct list calls, execs, attaches, queue;
     size_t n_queue;
     bool down, stopping;             /* the socket has ended; link_shutdown() was called */

@@ -236,7 +236,7 @@ static void on_closed(void *arg, const struct err *err)
 static void make_pipes(const json_t *o, struct tag *t, int theirs[3])
 {
     json_t *want = json_object_get(o, "fds");
-    bool quiet = flag(o, "quiet");   /* nobody reads, but for a sip */
+    bool deaf = flag(o, "deaf");     /* nobody reads, but for a sip */
 
     for (int i = 0; i < 3; i++) {
         int p[2];
@@ -248,7 +248,7 @@ static void make_pipes(const json_t *o, struct tag *t, int theirs[3])
         theirs[i] = p[i == 0 ? 0 : 1];
         if (i == 0)
             t->in = p[1];
-        else if (!quiet)
+        else if (!deaf)
             watch(t, i - 1, p[0]);
         else {
             (void)fcntl(p[0], F_SETFL, O_NONBLOCK);
@@ -416,7 +416,7 @@ static void do_exec(const json_t *o)
     uint64_t bpf[ITEMS_MAX];
     struct err e = ERR_INIT;
     struct tag *t = tag_new(text(o, "tag"));
-    struct link_exec_events ev = { on_exec_started, on_exec_exited, t };
+    struct link_exec_events ev = { on_exec_started, on_exec_exited, t, flag(o, "quiet") };
     int fds[16], n = open_cgroups(o, fds), plan_fd, theirs[3] = { -1, -1, -1 };
 
     fill_process(o, &p, groups, limits, bpf);

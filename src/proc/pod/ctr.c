@@ -79,6 +79,8 @@ static void ctr_free(struct ctr *c)
         close(c->pidfd);
     if (c->oom_fd >= 0)
         close(c->oom_fd);
+    for (size_t i = 0; i < c->n_join; i++)
+        close(c->join[i]);
     if (c->oci && c->state == CTR_STARTING)
         oci_end();
     else if (c->oci)

@@ -34,11 +34,13 @@ struct exec {
     struct launch *launch;           /* until execve */
     struct src status;
     pid_t pid;
+    bool quiet;                      /* only its end is told: a wake-up less for everybody */
     bool oci, told;                  /* pid is the runtime's driver until it has told another */
     bool doomed;                     /* to be killed as soon as the number is known */
     bool dead;                       /* it ended before that, as dead_status says */
     int dead_status;
     int pty;                         /* the supervisor's dup, for resize; -1 */
+    int held[2];                     /* quiet: its outputs, so that they end when it is reaped; -1 */
     int64_t started_at;
 };
 
@@ -71,6 +73,9 @@ static void exec_free(struct exec *x)
     }
     if (x->pty >= 0)
         close(x->pty);
+    for (int i = 0; i < 2; i++)
+        if (x->held[i] >= 0)
+            close(x->held[i]);
     free(x);
 }
 
@@ -148,6 +153,47 @@ static void on_status(struct src *s, uint32_t events)
     (void)take_status(container_of(s, struct exec, status), false);
 }
 
+static void keep_join(struct ctr *c, int *fds, size_t n)
+{
+    if (n == 0)
+        return;
+    for (size_t i = 0; i < c->n_join; i++)
+        close(c->join[i]);
+    memcpy(c->join, fds, n * sizeof *fds);
+    c->n_join = n;
+    for (size_t i = 0; i < n; i++)
+        fds[i] = -1;
+}
+
+/* Nobody has to hear of its execve: what the child said before is read when it has ended. */
+static void hush(struct exec *x)
+{
+    struct launch *l = x->launch;
+
+    x->quiet = true;
+    x->status.fd = l->status;
+    for (int i = 0; i < 2; i++) {
+        x->held[i] = l->stdio[i + 1];
+        l->stdio[i + 1] = -1;
+    }
+    close(l->pidfd);
+    launch_deinit(l);
+    free(l);
+    x->launch = NULL;
+}
+
+static void quiet_ended(struct exec *x, int status)
+{
+    struct launch_msg m;
+    int fd;
+
+    if (launch_read(x->status.fd, &m, &fd) == 1) {
+        x->dead = true;
+        exec_failed(x, m.code, m.text);
+    } else
+        exec_ended(x, status);
+}
+
 void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_fds)
 {
     static const uint32_t flag[3] = { WIRE_FD_0, WIRE_FD_1, WIRE_FD_2 };
@@ -161,6 +207,12 @@ void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_f
         talk_reply(serial, -ESRCH, "container %s is not running", m->id);
         return;
     }
+    if (n_fds <= m->n_cgroups) {
+        talk_reply(serial, -EINVAL, "descriptors of the request");
+        return;
+    }
+    n_fds -= m->n_cgroups;
+    keep_join(c, fds + n_fds, m->n_cgroups);
     x = calloc(1, sizeof *x);
     struct launch *l = x ? malloc(sizeof *l) : NULL;
     if (!l) {
@@ -171,7 +223,7 @@ void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_f
     launch_init(l);
     x->launch = l;
     x->serial = serial;
-    x->status.fd = x->pty = -1;
+    x->status.fd = x->pty = x->held[0] = x->held[1] = -1;
     x->next = execs;
     execs = x;
     for (int i = 0; i < 3; i++)
@@ -179,15 +231,14 @@ void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_f
             l->stdio[i] = fds[k];
             fds[k++] = -1;
         }
-    for (; k < n_fds; k++) {
-        l->cgroups[l->n_cgroups++] = fds[k];
-        fds[k] = -1;
-    }
+    memcpy(l->cgroups, c->join, c->n_join * sizeof *c->join);
+    l->n_cgroups = c->n_join;
+    l->cgroups_lent = true;
     l->cgroup2 = m->flags & WIRE_CGROUP2;
     l->exec = true;
     l->userns = c->userns;
     l->target = fcntl(c->pidfd, F_DUPFD_CLOEXEC, 3);
-    if (n_fds == 0 || l->n_cgroups != m->n_cgroups) {
+    if (n_fds != k) {
         exec_failed(x, -EINVAL, "descriptors of the request");
         return;
     }
@@ -210,6 +261,10 @@ void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_f
         return;
     }
     x->pid = l->pid;
+    if (m->flags & WIRE_QUIET && !x->oci) {
+        hush(x);
+        return;
+    }
     for (int i = 0; i < 3; i++)
         if (l->stdio[i] >= 0) {
             close(l->stdio[i]);
@@ -230,6 +285,10 @@ bool exec_reaped(pid_t pid, int status)
         x = x->next;
     if (!x)
         return false;
+    if (x->quiet) {
+        quiet_ended(x, status);
+        return true;
+    }
     if (x->oci && x->launch) {
         if (x->told) {
             x->dead = true;
@@ -248,9 +307,11 @@ static void exec_ended(struct exec *x, int status)
 {
     struct wire_exec_exited m = { WIFSIGNALED(status) ? 128 + WTERMSIG(status)
                                                       : WEXITSTATUS(status) };
-    if (x->serial)
-        talk_send(WIRE_EXEC_EXITED, x->serial, &m, sizeof m, -1);
-    exec_free(x);
+    uint32_t serial = x->serial;
+
+    exec_free(x);                    /* first, so that both its news come at once */
+    if (serial)
+        talk_send(WIRE_EXEC_EXITED, serial, &m, sizeof m, -1);
 }
 
 /* ---- killing */

@@ -317,8 +317,8 @@ void launch_deinit(struct launch *l)
         munmap(l->base, l->len);
     l->base = NULL;
     l->plan = NULL;
-    for (size_t i = 0; i < l->n_cgroups; i++)
-        l->cgroups[i] = shut(l->cgroups[i]);
+    for (size_t i = 0; i < l->n_cgroups && !l->cgroups_lent; i++)
+        (void)shut(l->cgroups[i]);
     l->n_cgroups = 0;
     l->target = shut(l->target);
     l->status_child = shut(l->status_child);

@@ -107,6 +107,7 @@ struct launch {
     struct wire_plan *plan;
     int cgroups[WIRE_FDS_MAX];
     size_t n_cgroups;
+    bool cgroups_lent;               /* they are the container's */
     bool cgroup2;
     bool exec;                       /* into a container, not a new one */
     bool userns;
@@ -224,6 +225,8 @@ struct ctr {
     struct attach *attached;
     int oom_fd;
     uint64_t oom_base;
+    int join[WIRE_FDS_MAX];          /* its cgroups, as the last exec that brought them did */
+    size_t n_join;
     struct wire_exit exit;
     struct timer drain; /* a log that cannot be written does not hold the exit for ever */
 };

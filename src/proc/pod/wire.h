@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 enum {
-    WIRE_VERSION = 2,
+    WIRE_VERSION = 3,
     WIRE_MSG_MAX = 1536,             /* bytes of one message */
     WIRE_FDS_MAX = 24,
     WIRE_ID = 72,                    /* room for an id of 64 digits and its NUL */
@@ -37,7 +37,9 @@ enum wire_type {
     WIRE_REOPEN,                     /* wire_ctr_id; answered by REPLY */
     WIRE_RESIZE,                     /* wire_resize */
     WIRE_SHUTDOWN,                   /* answered by REPLY, then the supervisor exits */
-    WIRE_EXEC, /* wire_exec; fds: plan, [0], [1], [2], cgroups; answered by EXEC_STARTED or REPLY */
+    /* wire_exec; fds: plan, [0], [1], [2], cgroups; answered by EXEC_STARTED (not if WIRE_QUIET) or
+     * REPLY. The cgroups are kept: n_cgroups 0 means those of the last time (version 3). */
+    WIRE_EXEC,
     WIRE_EXEC_KILL,                  /* wire_serial: of the EXEC */
     WIRE_EXEC_RESIZE,                /* wire_resize */
     WIRE_ATTACH, /* wire_attach; fds: [in], [out], [err]; answered by REPLY, later ATTACH_END */
@@ -63,12 +65,16 @@ struct wire_hdr {
 struct wire_hello { uint32_t version; };
 struct wire_init { uint32_t n_cgroups; };
 
+enum { WIRE_KEEPS_CGROUPS = 3 };
+
 enum {
     WIRE_CGROUP2 = 1 << 0,
     WIRE_HAS_OOM = 1 << 1,
     WIRE_FD_0 = 1 << 2,
     WIRE_FD_1 = 1 << 3,
-    WIRE_FD_2 = 1 << 4
+    WIRE_FD_2 = 1 << 4,
+    /* EXEC, from version 3: no EXEC_STARTED, and the pipes stay open until EXEC_EXITED is sent */
+    WIRE_QUIET = 1 << 5,
 };
 
 struct wire_start {

@@ -256,8 +256,8 @@ struct handlers *handlers_free(struct handlers *h)
         loop_settle(h->loop);
     while (h->sandboxes.n)
         sandbox_free(h->sandboxes.v[h->sandboxes.n - 1]);
+    h->store = h->store ? store_close(h->store) : NULL;      /* tells who waits for a record */
     h->images = h->images ? images_free(h->images) : NULL;
-    h->store = h->store ? store_close(h->store) : NULL;
     fd_close(h->link_opts.pod_fd);
     free(h->sandboxes.v);
     free(h->ctrs.v);

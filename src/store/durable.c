@@ -103,21 +103,28 @@ void store_batch_del(struct store_batch *b, enum store_table t, const char *key)
 
 static void batch_done(struct store_batch *b, const struct err *err)
 {
-    if (b->done && !b->d->closing)
+    if (b->done)
         b->done(b->arg, err);
     store_batch_free(b);
+}
+
+/* err: of those that have none of their own; NULL: they succeeded. */
+static void answer(struct list *head, const struct err *err)
+{
+    struct store_batch *b;
+
+    while ((b = list_first(head, struct store_batch, link))) {
+        list_del(&b->link);
+        batch_done(b, b->err.code ? &b->err : err);
+    }
 }
 
 static void on_refused(struct ev_loop *ev, struct ev_timer *t, int events)
 {
     struct durable *d = t->data;
-    struct store_batch *b;
 
     (void)ev, (void)events;
-    while ((b = list_first(&d->refused, struct store_batch, link))) {
-        list_del(&b->link);
-        batch_done(b, b->err.code ? &b->err : NULL);
-    }
+    answer(&d->refused, NULL);
 }
 
 /* done() later, with err; code 0: it succeeded. */
@@ -445,16 +452,10 @@ struct durable *durable_new(struct loop *l, const char *root, const char *worker
     return d;
 }
 
-static void free_batches(struct list *head)
-{
-    struct store_batch *b;
-
-    list_each(b, head, struct store_batch, link)
-        store_batch_free(b);
-}
-
 struct durable *durable_free(struct durable *d)
 {
+    struct err err = ERR_INIT;
+
     if (!d)
         return NULL;
     if (d->child)
@@ -463,9 +464,10 @@ struct durable *durable_free(struct durable *d)
     ev_timer_stop(loop_ev(d->loop), &d->lazy_timer);
     ev_timer_stop(loop_ev(d->loop), &d->spawn_timer);
     ev_timer_stop(loop_ev(d->loop), &d->refused_timer);
-    free_batches(&d->queue);
-    free_batches(&d->flight);
-    free_batches(&d->refused);
+    err_set(&err, -ESHUTDOWN, "store: closed before it was written");
+    answer(&d->refused, NULL);
+    answer(&d->flight, &err);
+    answer(&d->queue, &err);
     changes_clear(&d->lazy);
     str_free(&d->frame);
     str_free(&d->in);
@@ -491,7 +493,7 @@ void durable_flush(struct durable *d, int64_t timeout_ms)
     struct ev_loop *ev = loop_ev(d->loop);
     struct ev_timer tick;
 
-    d->closing = true;               /* nobody is told any more */
+    d->closing = true;
     ev_timer_stop(ev, &d->lazy_timer);
     queue_lazy(d);
     go_on(d);

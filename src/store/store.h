@@ -43,8 +43,9 @@ struct store_opts {
  * store (unless that is damaged), else from the durable one. Blocks: for start-up only. */
 int store_open(struct loop *l, const struct store_opts *o, bool *ret_same_boot, bool *ret_rebuilt,
                struct store **ret, struct err *err);
-/* Commits and flushes lazily queued records (up to 10 s); for the exit only. Callbacks of batches
- * that wait are not called. */
+/* Commits and flushes what is queued (up to 10 s); for the exit only. Whoever waits for a batch is
+ * told, from inside: -ESHUTDOWN where it could not be written any more. Not to be answered with
+ * another batch. */
 struct store *store_close(struct store *s);
 bool store_healthy(const struct store *s);
 
@@ -69,7 +70,7 @@ void store_batch_put(struct store_batch *b, enum store_table t, const char *key,
                      size_t len);
 void store_batch_del(struct store_batch *b, enum store_table t, const char *key);
 /* Consumes b. done(arg, NULL) once it is on disk, done(arg, err) if it cannot be; NULL: nobody
- * waits. Never called from inside. */
+ * waits. Never called from inside (of this; store_close() does). */
 void store_batch_commit(struct store_batch *b, void (*done)(void *arg, const struct err *err),
                         void *arg);
 

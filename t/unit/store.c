@@ -421,6 +421,32 @@ static void test_writer(void)
     unfix(&f);
 }
 
+/* Whoever waits when the store is closed is told. */
+static void test_close(void)
+{
+    struct fixture f = fix("close");
+    auto_free char *never = script("none", "[ \"$2\" = read ] || exit 7");
+
+    is_int(start(&f), 0, "a store that is closed with batches under way");
+    image(&f, "a", "1", 1);
+    image(&f, "b", "2", 1);
+    image(&f, "", "3", 1);
+    stop(&f);
+    is_int(f.left, 0, "everybody is told");
+    is_int(f.failed, 1, "of what was written, and of what was refused");
+    ok(strstr(f.err.text, "a key that is none"), "%s", f.err.text);
+    f.failed = 0;
+    is_int(start_with(&f, never, 20), 0, "with a writer that never works");
+    is_str(rows(&f, STORE_IMAGE), "a=1;b=2;", "it was written before");
+    image(&f, "c", "3", 1);
+    image(&f, "d", "4", 1);
+    stop(&f);
+    is_int(f.left, 0, "everybody is told");
+    is_int(f.failed, 2, "that it was not written");
+    is_str(f.err.text, "store: closed before it was written", "in the queue, too");
+    unfix(&f);
+}
+
 static void test_large(void)
 {
     struct fixture f = fix("large");
@@ -627,6 +653,7 @@ int main(int argc, char **argv)
     test_schema();
     test_damage();
     test_writer();
+    test_close();
     test_large();
     test_kill();
     test_full();

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ExecSync (CRI.md 4.16): a command in a running container, its output in the reply.
  *
- *   seccomp profile -> plan -> link_exec --started--> read both pipes --exited--> drain at most 2 s
- * -> reply
+ *   seccomp profile -> plan -> link_exec -> read both pipes --exited--> drain at most 2 s -> reply
+ *
+ * Most commands are probes that say little and end soon. So the pipes are not looked at before
+ * LISTEN_MS: until then the exit is the only thing that wakes the daemon, and all output is there.
+ * Who says more than a pipe holds waits for that long, once.
  *
  * Both outputs share one budget that fits the client's message limit, stdout first; what goes
  * beyond it is read and dropped, so that the command is not disturbed. A timeout, a deadline or a
@@ -21,6 +24,7 @@ enum {
     OUTPUT_MAX = GRPC_MESSAGE_MAX - 64 * 1024,
     DRAIN_MS = 2000,
     KILL_AGAIN_MS = 1000,
+    LISTEN_MS = 5,
     READ_SIZE = 64 * 1024,
     READS_PER_TURN = 4,
 };
@@ -32,6 +36,7 @@ struct exec_sync {
     struct exec_plan *plan;
     int64_t timeout_ms;
     struct ev_timer timer;           /* the timeout, then the drain */
+    struct ev_timer listen;
     struct pipe_in {
         struct ev_io io;
         struct str buf;
@@ -56,6 +61,7 @@ static void destroy(struct exec_sync *x)
 {
     list_del(&x->base.l);
     ev_timer_stop(loop_ev(x->base.c->h->loop), &x->timer);
+    ev_timer_stop(loop_ev(x->base.c->h->loop), &x->listen);
     close_in(x, &x->out);
     close_in(x, &x->err);
     if (x->exec)
@@ -94,29 +100,53 @@ static void keep(struct exec_sync *x, struct pipe_in *p, const char *buf, size_t
         str_add(&p->buf, buf, n);
 }
 
-static void on_output(struct ev_loop *ev, struct ev_io *w, int revents)
+/* What is there, some of it if it is much. */
+static void take(struct pipe_in *p)
 {
-    struct pipe_in *p = container_of(w, struct pipe_in, io);
-    struct exec_sync *x = p->x;
     static char buf[READ_SIZE];
 
-    (void)ev;
-    (void)revents;
-    loop_name(x->base.c->h->loop, "exec output");
-    for (int i = 0; i < READS_PER_TURN; i++) {
-        ssize_t n = read(w->fd, buf, sizeof buf);
+    for (int i = 0; p->io.fd >= 0 && i < READS_PER_TURN; i++) {
+        ssize_t n = read(p->io.fd, buf, sizeof buf);
 
         if (n > 0) {
-            keep(x, p, buf, (size_t)n);
+            keep(p->x, p, buf, (size_t)n);
             continue;
         }
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return;
-        close_in(x, p);
-        if (x->exited && x->out.io.fd < 0 && x->err.io.fd < 0)
-            reply(x);
-        return;
+        close_in(p->x, p);
     }
+}
+
+static void on_output(struct ev_loop *ev, struct ev_io *w, int revents)
+{
+    struct pipe_in *p = container_of(w, struct pipe_in, io);
+    struct exec_sync *x = p->x;
+
+    (void)ev;
+    (void)revents;
+    loop_name(x->base.c->h->loop, "exec output");
+    take(p);
+    if (x->exited && x->out.io.fd < 0 && x->err.io.fd < 0)
+        reply(x);
+}
+
+static void listen_to(struct exec_sync *x)
+{
+    struct ev_loop *ev = loop_ev(x->base.c->h->loop);
+
+    ev_timer_stop(ev, &x->listen);
+    if (x->out.io.fd >= 0)
+        ev_io_start(ev, &x->out.io);
+    if (x->err.io.fd >= 0)
+        ev_io_start(ev, &x->err.io);
+}
+
+static void on_listen(struct ev_loop *ev, struct ev_timer *t, int revents)
+{
+    (void)ev;
+    (void)revents;
+    listen_to(container_of(t, struct exec_sync, listen));
 }
 
 static void reply(struct exec_sync *x)
@@ -193,13 +223,17 @@ static void on_exited(void *arg, int status)
     x->exec = NULL;
     x->exited = true;
     x->status = status;
+    take(&x->out);
+    take(&x->err);
     if (x->timed_out || (x->out.io.fd < 0 && x->err.io.fd < 0))
         reply(x);
-    else
+    else {
+        listen_to(x);
         arm(x, DRAIN_MS);
+    }
 }
 
-static int open_pipe(struct exec_sync *x, struct pipe_in *p, int *ret_write, struct err *err)
+static int open_pipe(struct pipe_in *p, int *ret_write, struct err *err)
 {
     int fd[2];
 
@@ -207,7 +241,6 @@ static int open_pipe(struct exec_sync *x, struct pipe_in *p, int *ret_write, str
         return err_sys(err, "pipe for the output of exec");
     (void)fcntl(fd[0], F_SETFL, O_NONBLOCK);    /* our end only: the command's is as it expects */
     ev_io_set(&p->io, fd[0], EV_READ);
-    ev_io_start(loop_ev(x->base.c->h->loop), &p->io);
     *ret_write = fd[1];
     return 0;
 }
@@ -226,7 +259,7 @@ static void on_plan(void *arg, int plan_fd, const struct err *err)
         fail(x, err);
         return;
     }
-    if (open_pipe(x, &x->out, &fds[1], &e) < 0 || open_pipe(x, &x->err, &fds[2], &e) < 0 ||
+    if (open_pipe(&x->out, &fds[1], &e) < 0 || open_pipe(&x->err, &fds[2], &e) < 0 ||
         exec_launch(x->base.c, plan_fd, fds, &ev, &x->exec, &e) < 0) {
         fd_close(fds[1]);
         fd_close(fds[2]);
@@ -239,6 +272,8 @@ static void on_plan(void *arg, int plan_fd, const struct err *err)
     fd_close(plan_fd);
     if (x->timeout_ms)
         arm(x, x->timeout_ms);
+    ev_timer_set(&x->listen, LISTEN_MS / 1e3, 0.);
+    ev_timer_start(loop_ev(x->base.c->h->loop), &x->listen);
 }
 
 static void on_rpc_gone(struct rpc *rpc, enum rpc_gone why, void *arg)
@@ -279,6 +314,7 @@ void handle_exec_sync(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
     x->rpc = rpc;
     x->timeout_ms = q->timeout > 0 && q->timeout < INT64_MAX / 1000 ? q->timeout * 1000 : 0;
     ev_timer_init(&x->timer, on_timer, 0., 0.);
+    ev_init(&x->listen, on_listen);
     ev_init(&x->out.io, on_output);
     ev_init(&x->err.io, on_output);
     x->out.io.fd = x->err.io.fd = -1;

@@ -116,7 +116,7 @@ struct link_exec_events {
     void (*started)(void *arg, pid_t pid, int pty /* -1 or taken over */, const struct err *err);
     void (*exited)(void *arg, int status);       /* once, after started without err */
     void *arg;
-    bool quiet; /* started need not be told, but for an error; the outputs end just before exited */
+    bool quiet;                      /* started need not be told, but for an error */
 };
 /* cgroup_fds as in link_start(); n 0, where link_keeps_cgroups(): those that the last exec in this
  * container brought over this link. A struct link_exec is gone after exited, after started with err, after link_exec_forget(). */

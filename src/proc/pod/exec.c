@@ -40,7 +40,6 @@ struct exec {
     bool dead;                       /* it ended before that, as dead_status says */
     int dead_status;
     int pty;                         /* the supervisor's dup, for resize; -1 */
-    int held[2];                     /* quiet: its outputs, so that they end when it is reaped; -1 */
     int64_t started_at;
 };
 
@@ -66,16 +65,11 @@ static void exec_free(struct exec *x)
     if (x->oci && x->launch)
         oci_end();
     if (x->launch) {
-        if (x->launch->pidfd >= 0)
-            close(x->launch->pidfd);
         launch_deinit(x->launch);
         free(x->launch);
     }
     if (x->pty >= 0)
         close(x->pty);
-    for (int i = 0; i < 2; i++)
-        if (x->held[i] >= 0)
-            close(x->held[i]);
     free(x);
 }
 
@@ -125,8 +119,6 @@ static bool take_status(struct exec *x, bool dead)
         return false;
     }
     close_status(x);
-    close(x->launch->pidfd);
-    x->launch->pidfd = -1;
     launch_deinit(x->launch);
     free(x->launch);
     x->launch = NULL;
@@ -172,11 +164,6 @@ static void hush(struct exec *x)
 
     x->quiet = true;
     x->status.fd = l->status;
-    for (int i = 0; i < 2; i++) {
-        x->held[i] = l->stdio[i + 1];
-        l->stdio[i + 1] = -1;
-    }
-    close(l->pidfd);
     launch_deinit(l);
     free(l);
     x->launch = NULL;
@@ -223,7 +210,7 @@ void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_f
     launch_init(l);
     x->launch = l;
     x->serial = serial;
-    x->status.fd = x->pty = x->held[0] = x->held[1] = -1;
+    x->status.fd = x->pty = -1;
     x->next = execs;
     execs = x;
     for (int i = 0; i < 3; i++)
@@ -307,11 +294,9 @@ static void exec_ended(struct exec *x, int status)
 {
     struct wire_exec_exited m = { WIFSIGNALED(status) ? 128 + WTERMSIG(status)
                                                       : WEXITSTATUS(status) };
-    uint32_t serial = x->serial;
-
-    exec_free(x);                    /* first, so that both its news come at once */
-    if (serial)
-        talk_send(WIRE_EXEC_EXITED, serial, &m, sizeof m, -1);
+    if (x->serial)
+        talk_send(WIRE_EXEC_EXITED, x->serial, &m, sizeof m, -1);
+    exec_free(x);
 }
 
 /* ---- killing */

@@ -287,7 +287,7 @@ int launch_clone(struct launch *l, char *why, size_t n)
         snprintf(why, n, "join a PID namespace: %s", strerror(e));
         return -e;
     }
-    long pid = sys_clone3(flags, &l->pidfd,
+    long pid = sys_clone3(flags, l->exec ? NULL : &l->pidfd,
                           l->cgroup2 && l->n_cgroups && !l->oci ? l->cgroups[0] : -1);
     if (pid == 0)
         child(l);

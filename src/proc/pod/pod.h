@@ -117,7 +117,7 @@ struct launch {
     int stdio[3];                    /* the child's ends; -1: /dev/null, or the pty */
     int status, status_child; /* our end and the child's of a SEQPACKET pair that closes on exec */
     pid_t pid;
-    int pidfd;
+    int pidfd;                       /* of a container's first process, not of an exec */
 };
 
 /* What comes over `status`. End of file: execve has happened. */

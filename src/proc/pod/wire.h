@@ -73,8 +73,7 @@ enum {
     WIRE_FD_0 = 1 << 2,
     WIRE_FD_1 = 1 << 3,
     WIRE_FD_2 = 1 << 4,
-    /* EXEC, from version 3: no EXEC_STARTED, and the pipes stay open until EXEC_EXITED is sent */
-    WIRE_QUIET = 1 << 5,
+    WIRE_QUIET = 1 << 5,             /* EXEC, from version 3: no EXEC_STARTED */
 };
 
 struct wire_start {

@@ -475,11 +475,17 @@ is_(log("full"), "".join("this is line number %d\n" % i for i in range(2000)), "
 
 # ---- terminal
 
-c = start(d, "tty; echo two words; read x; echo got $x; until stty size 2>/dev/null; do sleep 0.01; done; ls -l /dev/console | cut -c1", tty=True, stdin=True)
+# the kernel throws away what nobody has read of a terminal when its session's leader ends
+UNTIL_READ = "until [ -e /tmp/read ]; do sleep 0.01; done"
+
+c = start(d, "tty; echo two words; read x; echo got $x; until stty size 2>/dev/null; do sleep 0.01; done; ls -l /dev/console | cut -c1; "
+          + UNTIL_READ, tty=True, stdin=True)
 d.do("attach", id=c, tag="t1", fds=[True, True, False])
 wait_until(lambda: b"two words" in raw(c), "tty output")
 d.do("resize", id=c, w=132, h=43)
 d.do("write", tag="t1", data="hello\n")
+d.output("t1", "out", "c\r\n")
+exec_out(d, c, "t1x", "touch /tmp/read")
 is_(end(d, c)["status"], 0, "a container with a terminal")
 is_(log(c), "/dev/pts/0\r\ntwo words\r\nhello\r\ngot hello\r\n43 132\r\nc\r\n", "one stream, CR LF, echo, size")
 d.want("attach-end", tag="t1")

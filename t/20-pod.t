@@ -52,6 +52,10 @@ with open(ROOT + "/bin/badinterp", "w") as f:
     f.write("#!/nope\n")
 os.chmod(ROOT + "/bin/badinterp", 0o755)
 os.symlink("/etc", ROOT + "/data/out")
+os.symlink("%s/nowhere/at/all" % TMP, ROOT + "/data/nowhere")
+os.symlink("../../../../made//here/", ROOT + "/data/up")
+os.symlink("up", ROOT + "/data/twice")
+os.symlink("loop", ROOT + "/data/loop")
 os.chmod(ROOT + "/tmp", 0o1777)
 
 
@@ -349,6 +353,14 @@ is_(run(d, "cat /v/sub/x 2>&1; echo $?", mounts=[dict(source=VOL, target="/v")])
 run(d, "true", mounts=[dict(source=VOL, target="/data/out/deep")])
 ok(not os.path.exists("/etc/deep"), "a link in the image does not lead a mount point to the host")
 is_(run(d, "cat /etc/deep/file", mounts=[dict(source=VOL, target="/data/out/deep")]), (0, "hello\n"), "but inside the root")
+is_(run(d, "cat %s/nowhere/at/all/deep/file" % TMP, mounts=[dict(source=VOL, target="/data/nowhere/deep")]), (0, "hello\n"),
+    "nor does one whose end is missing: that is made inside the root")
+ok(not os.path.exists(TMP + "/nowhere"), "and not on the host")
+is_(run(d, "cat /made/here/file; stat -c %F /data/twice", mounts=[dict(source=VOL, target="/data/twice//")]),
+    (0, "hello\nsymbolic link\n"), "a mount on a link to a link to nothing")
+is_(run(d, "cat /made/here", mounts=[dict(source=VOL + "/file", target="/data/twice")]), (0, "hello\n"), "and of a file")
+fails(d, "mount point '/data/loop/x': (Symbolic link loop|Too many levels of symbolic links)", "a link to itself leads nowhere",
+      mounts=[dict(source=VOL, target="/data/loop/x")])
 is_(run(d, "ls /v", mounts=[dict(source="/nope", target="/v", flags=OPTIONAL), dict(kind=FS, fstype="nofs", source="x", target="/v", flags=OPTIONAL)]),
     (0, ""), "optional mounts are left out")
 is_(run(d, "ls /v", mounts=[dict(source=VOL, target="/v", flags=MUST_EXIST)])[0], 1, "a target that must exist and does not")

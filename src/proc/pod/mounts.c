@@ -9,9 +9,8 @@
  * Nothing is unmounted on the way (each time would be a wait for RCU): all goes with the old root,
  * at once.
  *
- * Container paths are resolved by openat2(RESOLVE_IN_ROOT) each time: a volume's content may be
- * somebody else's, and a symbolic link in it leads no further than the container's root. Nothing
- * here allocates: the plan's own records have room for the descriptors. */
+ * Container paths are resolved inside the root each time (root.c). Nothing here allocates: the plan's
+ * own records have room for the descriptors. */
 #include "mounts.h"
 #include "view.h"
 
@@ -19,7 +18,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/mount.h>
-#include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -46,71 +44,6 @@ int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t pro
     struct mount_attr a = { set, clr, propagation, userns >= 0 ? (uint64_t)userns : 0 };
 
     return (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | flags, &a, sizeof a);
-}
-
-int root_open(int root, const char *path, int flags)
-{
-    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC),
-                            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
-
-    return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
-}
-
-/* Opens the target of a mount; what is missing of it is made, a directory or an empty file. */
-int root_make(int root, const char *path, bool dir)
-{
-    char p[PATH_MAX];
-    size_t n = strlen(path), start = 0;
-    int fd = root_open(root, path, O_PATH);
-
-    if (fd >= 0 || errno != ENOENT)
-        return fd;
-    if (n >= sizeof p) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(p, path, n + 1);
-    while (n > 1 && p[n - 1] == '/')
-        p[--n] = '\0';
-    while (start < n) {
-        size_t end;
-        int parent, r;
-
-        while (p[start] == '/')
-            start++;
-        end = start + strcspn(p + start, "/");
-        bool last = end >= n;
-        p[end] = '\0';
-        fd = root_open(root, p, O_PATH);
-        if (fd < 0 && errno == ENOENT) {
-            char c = p[start];
-            p[start] = '\0';
-            parent =
-                start ? root_open(root, p, O_PATH | O_DIRECTORY) : fcntl(root, F_DUPFD_CLOEXEC, 3);
-            p[start] = c;
-            if (parent < 0)
-                return -1;
-            if (last && !dir) {
-                r = openat(parent, p + start, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                           0644);
-                if (r >= 0)
-                    close(r);
-            } else
-                r = mkdirat(parent, p + start, 0755);
-            int saved = errno;
-            close(parent);
-            errno = saved;
-            if (r < 0 && errno != EEXIST)
-                return -1;
-            fd = root_open(root, p, O_PATH);
-        }
-        if (fd < 0 || last)
-            return fd;
-        close(fd);
-        p[end] = '/';
-        start = end;
-    }
-    return root_open(root, p, O_PATH);
 }
 
 uint64_t attr_of(uint32_t flags)

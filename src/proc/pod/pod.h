@@ -5,9 +5,9 @@
  *      sandbox.c  namespaces, small mount ns        ctr.c      containers: start, exit, records
  *      launch.c   clone3 to execve                  confine.c  user, capabilities, seccomp
  *      sources.c  what is taken from the host       mounts.c   the container's root
+ *      root.c     paths inside that                 exec.c     more processes
  *      stdio.c    pipes and pty -> CRI log          attach.c   clients
- *      exec.c     more processes                    view.c     is a plan what it says
- *      oci.c      an OCI runtime in place of launch.c
+ *      oci.c      an OCI runtime in place of launch.c          view.c     is a plan what it says
  *
  * The supervisor lives in a mount namespace of its own with next to nothing mounted, so that a
  * launch copies next to nothing (every mount of the host would cost each launch). Host paths are
@@ -156,8 +156,11 @@ void child_oom_adj(const struct launch *l);
 void child_give_pipes(const struct launch *l);
 uid_t host_uid(uint32_t id); /* an id of the pod's user namespace, as the host sees it */
 gid_t host_gid(uint32_t id);
+/* root.c: beneath the directory `root`, wherever links lead; -1 and errno */
 int root_open(int root, const char *path, int flags);
+/* O_PATH; what is missing is made, the last part as a directory or an empty file */
 int root_make(int root, const char *path, bool dir);
+/* mounts.c */
 int sys_open_tree(int fd, const char *path, unsigned flags);
 int sys_move_mount(int from, int to);
 int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t propagation,

@@ -5,6 +5,7 @@ import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cricket import *  # noqa: E402,F403
+from spdy import Spdy, Ws, V4  # noqa: E402
 
 d = Daemon()
 pod = d.runp("p", labels={"a": "b"}, annotations={"c": "d"})
@@ -111,7 +112,23 @@ ok(len(numbers) > 100, "the running container has gone on writing", len(numbers)
 is_(numbers, list(range(len(numbers))), "no line of its log is lost or twice")
 
 # --- an orderly stop
+sessions = [(what, d.net.call(make, call(container_id=inhost, stdout=True, **fields).url, protocol))
+            for what, call, fields in (("exec", d.Exec, {"cmd": ["sleep", "1000"]}), ("attach", d.Attach, {}))
+            for make, protocol in ((Spdy, V4), (Ws, "v4.channel.k8s.io"), (Ws, "v5.channel.k8s.io"))]
+for _, c in sessions:
+    if isinstance(c, Spdy):
+        c.channels = c.streams("error", "stdout")
+        c.until(lambda: set(c.channels) <= c.replied)
+    else:
+        c.message()                  # that it is ready
 d.restart(kill=False)
+for what, c in sessions:
+    word = c.all()
+    word = word[0].get(b"\3") if word else c.data.get(c.channels[0])
+    status = json.loads(word or b"{}")
+    is_((status.get("status"), status.get("reason"), "runtime is ending" in status.get("message", "")), ("Failure", "InternalError", True),
+        "a session (%s by %s) ends with a failure" % (what, type(c).__name__))
+    c.close()
 is_(d.status(inhost).state in (RUNNING, EXITED), True, "after SIGTERM and start the host pod's container is known")
 is_(d.pod_status(stopped).state, NOTREADY, "the stopped pod is still stopped")
 d.remove_all()

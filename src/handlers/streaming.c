@@ -53,7 +53,9 @@ static void on_end(struct exec_base *b)
     if (x->session && x->sandbox)
         session_close(x->session);
     else if (x->session)
-        session_fail(x->session, "the container has ended");
+        session_fail(x->session,
+                     x->h->ending ? "the runtime is ending, and what ran in this session with it"
+                                  : "the container has ended");
     x->session = NULL;
     streaming_free(x);
 }

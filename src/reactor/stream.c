@@ -370,8 +370,13 @@ struct stream_server *stream_free(struct stream_server *s)
         return NULL;
     s->closing = true;
     s->http = stream_http_free(s->http);    /* upgrades under way come back */
-    while (!list_empty(&s->sessions))
-        session_kill(list_first(&s->sessions, struct session, link));
+    while (!list_empty(&s->sessions)) {
+        struct session *one = list_first(&s->sessions, struct session, link);
+
+        if (one->ended)              /* a client that hears nothing takes it for success */
+            session_bye(one);
+        session_kill(one);
+    }
     on_reap(NULL, &s->reaper, 0);
     conn_end_all(s->loop);
     while (!list_empty(&s->offers))

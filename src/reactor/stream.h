@@ -61,7 +61,8 @@ struct stream_offer {
 /* Listens on address ("127.0.0.1", "::1") and port (0: any). */
 int stream_listen(struct loop *l, const char *address, int port, struct stream_server **ret,
                   struct err *err);
-/* Ends all sessions without telling, drops all offers without telling. Returns NULL. */
+/* Ends all sessions, drops all offers; their handlers are not told. A client whose handler has said
+ * its last word gets the status, where its connection takes it at once. Returns NULL. */
 struct stream_server *stream_free(struct stream_server *s);
 
 /* Remembers an offer under a new token. *url is malloc'ed: "http://127.0.0.1:41234/exec/TOKEN". */

@@ -413,6 +413,11 @@ def test_traps(ch):
             r.close()
     alive("window updates around the end of a stream")
 
+    r = Raw(request(b"/test.Test/Echo", b"\0\0\0\0\0", 5), frame(RST, 0, 3, struct.pack(">I", 8)), request(b"/test.Test/Echo", b"\0\0\0\0\0", 7))
+    seen = r.answer(7)
+    ok(seen[-1][2] == 7 and not any(f[0] == GOAWAY for f in seen), "RST_STREAM of a stream that a later one closed is harmless", seen[-3:])
+    r.close()
+
     for what, junk in (
             ("noise", bytes(range(256)) * 40), ("a frame of 16 MiB", frame(DATA, 0, 1, b"", 0xffffff)),
             ("DATA on an idle stream", frame(DATA, 1, 5, b"x")), ("HEADERS on stream 0", frame(HEADERS, 5, 0, head(b"/"))),
@@ -420,7 +425,8 @@ def test_traps(ch):
             ("CONTINUATION alone", frame(CONTINUATION, 4, 1, b"x")), ("a short WINDOW_UPDATE", frame(WINDOW, 0, 0, b"\0")),
             ("a window of 0", frame(WINDOW, 0, 0, b"\0\0\0\0")), ("an overflowing window", frame(WINDOW, 0, 0, b"\x7f\xff\xff\xff") * 2),
             ("bad SETTINGS", frame(SETTINGS, 0, 0, b"abc")), ("SETTINGS on a stream", frame(SETTINGS, 0, 1)),
-            ("a short PING", frame(PING, 0, 0, b"1")), ("a short RST_STREAM", frame(RST, 0, 1, b"1"))):
+            ("a short PING", frame(PING, 0, 0, b"1")), ("a short RST_STREAM", frame(RST, 0, 1, b"1")),
+            ("RST_STREAM of an idle stream", request(b"/test.Test/Echo") + frame(RST, 0, 3, struct.pack(">I", 8)))):
         r = Raw(junk)
         seen = r.until(lambda f: f[0] == GOAWAY)
         ok(any(f[0] == GOAWAY for f in seen), what + " ends the connection with GOAWAY", seen[-3:])

@@ -484,6 +484,31 @@ sh("mount", "-o", "remount,size=1m", TMP + "/small")
 is_(end(d, c)["status"], 0, "its writer waits, and ends when there is room")
 shutil.copy(TMP + "/small/c.log", TMP + "/log/full.log")
 is_(log("full"), "".join("this is line number %d\n" % i for i in range(2000)), "no line is lost or torn")
+TORN = TMP + "/small/torn.log"
+sh("mount", "-o", "remount,size=%dk" % (os.stat(TMP + "/small/c.log").st_size // 1024 + 64), TMP + "/small")
+d2 = Drive()
+spawn(d2, "full")
+c = start(d2, "while :; do echo this is a line that will not fit; done", pidns=OWN, log=TORN)
+
+
+def tail():
+    with open(TORN, "rb") as file:
+        return file.read()[-100:]
+
+
+wait_until(lambda: os.statvfs(TMP + "/small").f_bavail == 0 and not tail().endswith(b"\n"), "a line to be cut by the end of the disk")
+d2.do("shutdown")
+d2.want("reply", what="shutdown")
+is_(d2.quit(), 0, "the pod ends while the disk is full")
+os.unlink(TMP + "/small/c.log")
+is_(start(d, "echo one more", log=TORN) and end(d, "c%d" % count)["status"], 0, "another container with the same log, and room for it")
+shutil.copy(TORN, TMP + "/log/torn.log")
+like(log("torn"), r"\A(this is a line that will not fit\n){100,}one more\n\Z", "no line is cut")
+with open(TORN, "w") as f:
+    f.write("2026-01-02T03:04:05.000000006Z stdout F cut by a ki")
+is_(start(d, "echo behind", log=TORN) and end(d, "c%d" % count)["status"], 0, "a log that ends within a line")
+shutil.copy(TORN, TMP + "/log/torn.log")
+is_(log("torn"), "cut by a ki\nbehind\n", "is gone on with on the next")
 
 # ---- terminal
 

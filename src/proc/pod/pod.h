@@ -198,6 +198,7 @@ struct log {
     uint32_t line_max;
     char *pend;                      /* what the file system would not take yet */
     size_t pend_len, pend_cap;
+    size_t torn;                     /* so much of an entry whose end it has not taken is there */
     int retry_ms;
     struct timer timer;
 };
@@ -246,6 +247,8 @@ void ctr_link_down(void);
 
 /* stdio.c */
 int log_open(struct log *g);                     /* -1 and errno */
+/* Nothing will be written any more: the file holds whole entries only. */
+void log_end(struct log *g);
 void stdio_start(struct ctr *c, int out, int err);
 /* reads the outputs, or not while the log or a client is behind */
 void stdio_watch(struct ctr *c);

@@ -4,8 +4,9 @@
  * A chunk is read, cut at newlines, and written as whole entries, many with one write(2). The
  * beginning of a line whose end has not come yet waits in `part`, at most one entry long. What the
  * file system refuses (full) waits in `pend`; until that is written nothing more is read, so the
- * writer stalls and nobody else. The entry that was cut by a short write is completed first, so the
- * file never holds a torn line. */
+ * writer stalls and nobody else. The entry that was cut by a short write is completed first; if
+ * there never comes room for it, its beginning is taken back. So the file holds no torn line, and
+ * where a supervisor was killed with one on its hands, the next to open the file ends it. */
 #include "pod.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { RETRY_MIN_MS = 200, RETRY_MAX_MS = 2000 };
@@ -22,6 +24,25 @@ enum { RETRY_MIN_MS = 200, RETRY_MAX_MS = 2000 };
 static size_t out_len;               /* bytes in scratch_out; 0 between calls */
 
 static void on_stream(struct src *s, uint32_t events);
+static void pend_add(struct log *g, const char *p, size_t n);
+static void stream_pause(struct ctr *c);
+
+static void end_line(struct log *g, int fd)
+{
+    struct stat st;
+    char last;
+
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !st.st_size)
+        return;
+    int in = host_open(g->path, O_RDONLY | O_NOCTTY | O_NONBLOCK, 0);
+    bool torn = in >= 0 && pread(in, &last, 1, st.st_size - 1) == 1 && last != '\n';
+    if (in >= 0)
+        close(in);
+    if (torn && write(fd, "\n", 1) != 1) {
+        pend_add(g, "\n", 1);
+        stream_pause(container_of(g, struct ctr, log));
+    }
+}
 
 int log_open(struct log *g)
 {
@@ -41,6 +62,8 @@ int log_open(struct log *g)
         }
         fd = host_open(g->path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_NONBLOCK, 0640);
     }
+    if (fd >= 0)
+        end_line(g, fd);
     return fd;
 }
 
@@ -111,6 +134,13 @@ static void pend_add(struct log *g, const char *p, size_t n)
     g->pend_len += n;
 }
 
+static void wrote(struct log *g, const char *p, size_t n)
+{
+    const char *nl = memrchr(p, '\n', n);
+
+    g->torn = nl ? (size_t)(p + n - nl - 1) : g->torn + n;
+}
+
 static void flush_out(struct log *g)
 {
     size_t done = 0;
@@ -121,6 +151,7 @@ static void flush_out(struct log *g)
             continue;
         if (n < 0)
             break;
+        wrote(g, scratch_out + done, (size_t)n);
         done += (size_t)n;
     }
     if (done < out_len && g->fd >= 0)
@@ -250,6 +281,7 @@ static bool pend_flush(struct log *g)
             continue;
         if (n < 0)
             return false;
+        wrote(g, g->pend, (size_t)n);
         g->pend_len -= (size_t)n;
         memmove(g->pend, g->pend + n, g->pend_len);
     }
@@ -258,6 +290,17 @@ static bool pend_flush(struct log *g)
     g->pend_cap = 0;
     g->retry_ms = 0;
     return true;
+}
+
+void log_end(struct log *g)
+{
+    struct stat st;
+
+    if (g->fd < 0 || pend_flush(g) || !g->torn)
+        return;
+    off_t end = lseek(g->fd, 0, SEEK_CUR);        /* of what we wrote last */
+    if (fstat(g->fd, &st) == 0 && st.st_size == end && end >= (off_t)g->torn)
+        (void)ftruncate(g->fd, end - (off_t)g->torn);
 }
 
 static void drain_rest(struct ctr *c);
@@ -394,8 +437,7 @@ void stdio_free(struct ctr *c)
     if (in >= 0)
         close(in);
     timer_off(&c->log.timer);
-    if (c->log.pend_len)
-        (void)pend_flush(&c->log);
+    log_end(&c->log);
     free(c->log.pend);
     free(c->log.path);
     if (c->log.fd >= 0)

@@ -165,6 +165,8 @@ static void send_ready(uint32_t serial)
 /* The end: everything is dead. */
 void talk_finish(void)
 {
+    for (struct ctr *c = ctrs; c; c = c->next)
+        log_end(&c->log);
     sandbox_drop();
     if (conn.fd >= 0) {
         struct pollfd p = { conn.fd, POLLOUT, 0 };

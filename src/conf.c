@@ -42,6 +42,7 @@ static const struct conf_key keys[] = {
     { "root", K_DIR, AT(root), CONF_ROOT, 0, 0 },
     { "runtimes", K_RUNTIMES, 0, NULL, 0, 0 },
     { "seccomp_profile", K_PATH, AT(seccomp_profile), "", 0, 0 },
+    { "selinux", K_BOOL, AT(selinux), "true", 0, 0 },
     { "shutdown", K_TIME, AT(shutdown_ms), "10s", 0, 3600 * 1000 },
     { "socket.group", K_GROUP, AT(socket_gid), "", 0, 0 },
     { "socket.mode", K_MODE, AT(socket_mode), "0660", 0, 0777 },

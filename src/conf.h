@@ -56,6 +56,7 @@ struct conf {
     char **cni_conf_dirs, **cni_bin_dirs;
     int64_t cni_timeout_ms;          /* of one plugin run */
     char *seccomp_profile;           /* "": built in */
+    bool selinux;                    /* false: as if the kernel had none */
     char *apparmor_profile;          /* CONF_APPARMOR: built in, "unconfined": none */
     char *libexec_dir;               /* where cricket-pod and cricket-worker are */
     struct conf_mirror *mirrors;

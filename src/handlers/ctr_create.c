@@ -8,9 +8,11 @@
 
 #include "handlers/ctr_op.h"
 #include "handlers/launch.h"
+#include "handlers/selinux.h"
 #include "handlers/turn.h"
 #include "mem.h"
 #include "proc/lower.h"
+#include "reactor/pool.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -333,6 +335,18 @@ static int set_volume_images(struct ctr *c, struct err *err)
     return 0;
 }
 
+/* One that the kernel does not know would fail at the start only. */
+static int check_context(struct ctr *c, struct err *err)
+{
+    struct ctr_input *in = ctr_input_new(c);
+    auto_pool struct pool pool = POOL_INIT;
+    const char *context = spec_selinux(&in->in, &pool);
+    int r = context ? selinux_known(context, err) : 0;
+
+    ctr_input_free(in);
+    return r;
+}
+
 void handle_create_container(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
     const Runtime__V1__CreateContainerRequest *q = (const void *)req;
@@ -374,7 +388,8 @@ void handle_create_container(struct rpc *rpc, const ProtobufCMessage *req, void 
     layers_of_image(h, im, &c->rec->layers, &c->rec->n_layers);
     images_layers_hold(h->images, c->rec->layers, c->rec->n_layers);
     if (set_log_path(c, q->sandbox_config, &err) < 0 || set_user(c, &err) < 0 ||
-        set_stop_signal(c, &err) < 0 || set_volume_images(c, &err) < 0) {
+        set_stop_signal(c, &err) < 0 || set_volume_images(c, &err) < 0 ||
+        check_context(c, &err) < 0) {
         rpc_fail_err(rpc, &err);
         ctr_drop_layers(c);
         ctr_free(c);    /* nothing was recorded yet */

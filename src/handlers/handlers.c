@@ -10,6 +10,7 @@
 #include "handlers/rpcs.h"
 #include "handlers/sandbox_net.h"
 #include "handlers/sandbox_op.h"
+#include "handlers/selinux.h"
 #include "handlers/stats.h"
 #include "mem.h"
 #include "proc/cgroup.h"
@@ -82,6 +83,18 @@ static int open_programs(struct handlers *h, struct err *err)
     h->link_opts.pod_path = h->pod_path;
     h->link_opts.pod_fd = open_pod(h->pod_path);
     return 0;
+}
+
+static void set_selinux(struct handlers *h)
+{
+    if (!h->conf->selinux)
+        return;
+    h->node.selinux = selinux_probe(&h->selinux_process, &h->selinux_file);
+    h->node.selinux_process = h->selinux_process;
+    h->node.selinux_file = h->selinux_file;
+    if (h->node.selinux && !h->selinux_process)
+        log_warn("op=start err='the SELinux policy names no contexts for containers', they have no "
+                 "labels");
 }
 
 /* Status says it, RunPodSandbox refuses with the reason. */
@@ -183,6 +196,8 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
     if (r >= 0)
         r = open_programs(h, err);
     if (r >= 0)
+        set_selinux(h);
+    if (r >= 0)
         set_apparmor(h);
     if (r >= 0)
         probe_userns(h);
@@ -264,6 +279,8 @@ struct handlers *handlers_free(struct handlers *h)
     free(h->pod_path);
     free(h->worker_path);
     free(h->no_userns);
+    free(h->selinux_process);
+    free(h->selinux_file);
     free(h);
     return NULL;
 }

@@ -98,10 +98,12 @@ char *info_daemon(struct handlers *h, struct pool *pool)
     for (size_t i = 0; i < sizeof st->hist / sizeof *st->hist; i++)
         json_array_append_new(hist, json_integer((json_int_t)st->hist[i]));
     return info_dump(
-        pool, json_pack("{s:{s:I, s:I, s:s, s:o}, s:o, s:I, s:s, s:s, s:{s:b, s:s}}", "loop", "turns",
+        pool, json_pack("{s:{s:I, s:I, s:s, s:o}, s:o, s:I, s:s, s:s, s:{s:b, s:s}, s:{s:b, s:s}}", "loop", "turns",
                         (json_int_t)st->turns, "longestMicroseconds", (json_int_t)st->longest_us,
                         "longestWork", st->longest_name ? st->longest_name : "", "histogram", hist,
                         "operations", ops, "pulls", (json_int_t)pull_count(h->puller), "podCIDR",
                         h->pod_cidr, "cgroupControllers", cgroup_controllers(), "apparmor",
-                        "enabled", h->node.apparmor, "runtimeDefault", loaded ? profile : ""));
+                        "enabled", h->node.apparmor, "runtimeDefault", loaded ? profile : "",
+                        "selinux", "enabled", h->node.selinux, "process",
+                        h->node.selinux_process ? h->node.selinux_process : ""));
 }

@@ -55,6 +55,7 @@ struct ctr_input *ctr_input_new(struct ctr *c)
         .upper = i->upper,
         .work = i->work,
         .pod_dir = c->sandbox->dir,
+        .selinux = c->sandbox->rec->selinux_label,
         .volumes = i->volumes,
         .n_volumes = n,
         .log_path = c->rec->log_path,

@@ -7,14 +7,18 @@
 #include "handlers/ctr_op.h"
 #include "handlers/sandbox_net.h"
 #include "handlers/sandbox_op.h"
+#include "handlers/selinux.h"
 #include "handlers/spec.h"
 #include "mem.h"
 #include "proc/cgroup.h"
 #include "proc/podfiles.h"
+#include "reactor/pool.h"
 
 #include <errno.h>
 #include <string.h>
+#include <sys/random.h>
 
+enum { CATEGORIES = 1024, LEVEL_TRIES = 10000 };
 enum { SHM_SIZE = 64 * 1024 * 1024 };
 
 static int run_cgroup(struct op *op, enum wake why)
@@ -128,6 +132,10 @@ static int run_namespaces(struct op *op, enum wake why)
     size_t n_sysctls;
     auto_free char *storage = NULL;
     auto_free struct plan_pair *sysctls = sysctls_of(s, &storage, &n_sysctls);
+    const Runtime__V1__LinuxSandboxSecurityContext *sec =
+        c->linux ? c->linux->security_context : NULL;
+    const char *label = s->rec->selinux_label[0] ? s->rec->selinux_label : NULL;
+    auto_pool struct pool pool = POOL_INIT;
     struct link_events ev;
     struct err err = ERR_INIT;
 
@@ -142,6 +150,8 @@ static int run_namespaces(struct op *op, enum wake why)
         .sysctls = sysctls,
         .n_sysctls = n_sysctls,
         .shm_size = SHM_SIZE,
+        .mount_label = label ? selinux_file(&pool, label, &s->h->node, false) : NULL,
+        .init_label = sec && sec->privileged ? NULL : label,
         .userns = u != NULL,
         .uid_map = &uids,
         .gid_map = &gids,
@@ -370,12 +380,53 @@ static bool asks_userns(const Runtime__V1__PodSandboxConfig *c)
     return ns && ns->userns_options && ns->userns_options->mode == RUNTIME__V1__NAMESPACE_MODE__POD;
 }
 
+static bool level_taken(struct handlers *h, const char *level)
+{
+    auto_free char *end = mem_printf(":%s", level);
+    struct sandbox *s;
+
+    sandbox_each(h, i, s)
+        if (str_ends(s->rec->selinux_label, end))
+            return true;
+    return false;
+}
+
+/* The context that the pod's containers have unless they ask for another: "" where there is none.
+ * Two categories that no other pod has, unless the request names a level. */
+static int pod_context(struct handlers *h, const Runtime__V1__PodSandboxConfig *c, struct pool *p,
+                       const char **ret, struct err *err)
+{
+    const Runtime__V1__SELinuxOption *asked =
+        c->linux && c->linux->security_context ? c->linux->security_context->selinux_options : NULL;
+    Runtime__V1__SELinuxOption own = RUNTIME__V1__SELINUX_OPTION__INIT;
+    uint16_t n[2];
+
+    *ret = "";
+    if (!h->node.selinux_process)
+        return 0;
+    *ret = selinux_replace(p, h->node.selinux_process, asked);
+    for (int i = 0; selinux_has_level(*ret) && !(asked && asked->level[0]); i++) {
+        if (i == LEVEL_TRIES || getrandom(n, sizeof n, 0) != sizeof n)
+            return err_set(err, -EAGAIN, "no SELinux categories for the sandbox");
+        if (n[0] % CATEGORIES == n[1] % CATEGORIES)
+            continue;
+        own.level = selinux_level(p, *ret, n[0] % CATEGORIES, n[1] % CATEGORIES);
+        if (level_taken(h, own.level))
+            continue;
+        *ret = selinux_replace(p, *ret, &own);
+        break;
+    }
+    return selinux_known(*ret, err);
+}
+
 void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
     const Runtime__V1__RunPodSandboxRequest *q = (const void *)req;
     struct handlers *h = ctx;
     struct err err = ERR_INIT;
+    auto_pool struct pool pool = POOL_INIT;
     auto_free char *parent = NULL;
+    const char *context;
     char id[ID_LEN + 1];
     struct sandbox *s;
     struct sandbox_op *o;
@@ -396,7 +447,8 @@ void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *
         return;
     }
     if (spec_cgroup_parent(q->config->linux ? q->config->linux->cgroup_parent : "",
-                           h->conf->cgroup_parent, &h->node, &parent, &err) < 0) {
+                           h->conf->cgroup_parent, &h->node, &parent, &err) < 0 ||
+        pod_context(h, q->config, &pool, &context, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }
@@ -413,6 +465,7 @@ void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *
     s->rec->created_at = clock_stamp_ns();
     s->rec->state = CRICKET__STATE__SANDBOX__STATE__MAKING;
     pb_set(&s->rec->cgroup_parent, parent);
+    pb_set(&s->rec->selinux_label, context);
     sandbox_save(s);
     (void)store_commit(h->store);    /* whatever is made from here on is found again */
 

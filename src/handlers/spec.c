@@ -4,6 +4,7 @@
  * the spec's own pool where not. */
 #include "handlers/spec.h"
 
+#include "handlers/selinux.h"
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "str.h"
@@ -106,6 +107,7 @@ static int build(const struct spec_input *in, struct spec *s, struct err *err)
     const container_config *c = in->config;
     const container_sec *sec = spec_sec(c);
     struct plan *plan = &s->plan;
+    const char *label;
     int r;
 
     s->privileged = spec_is_privileged(c);
@@ -138,6 +140,9 @@ static int build(const struct spec_input *in, struct spec *s, struct err *err)
         r = spec_build_devices(in, s->pool, s->cdi, s, err);
     if (r < 0)
         return r;
+    label = spec_selinux(in, s->pool);
+    if (label)
+        plan->mount_label = selinux_file(s->pool, label, in->node, false);
     plan->process.stdin_open = c->stdin;
     plan->process.stdin_once = c->stdin_once;
     spec_build_mounts(in, s->pool, s->cdi, plan);

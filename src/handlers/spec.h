@@ -28,6 +28,8 @@ struct pool;
 /* What this node has and what the rest of the daemon can do so far. */
 struct spec_node {
     bool apparmor, selinux;          /* on in this kernel */
+    /* contexts of containers that its policy names; NULL: none */
+    const char *selinux_process, *selinux_file;
     const char *apparmor_default;    /* profile of RuntimeDefault; NULL: none */
     bool seccomp;                    /* filters are there */
     bool rro;                        /* mount_setattr(2): 5.12 */
@@ -94,6 +96,7 @@ struct spec_input {
     const char *lower;               /* layer directories, top first, joined by ':' */
     const char *upper, *work;
     const char *pod_dir;             /* has hostname, hosts, resolv.conf */
+    const char *selinux;             /* the pod's process context, "" or NULL: none */
     const struct spec_volume *volumes;
     size_t n_volumes;
     const char *log_path;            /* absolute, "": none */
@@ -116,6 +119,10 @@ struct spec {
     struct cdi_edits *cdi;           /* NULL: none */
     const Runtime__V1__UserNamespace *userns;     /* the sandbox's */
 };
+
+/* The container's process context (a privileged one is not given it, but its files' follows from
+ * it); from the pool. NULL: SELinux is off. */
+char *spec_selinux(const struct spec_input *in, struct pool *p);
 
 int spec_build(const struct spec_input *in, struct spec **ret, struct err *err);
 struct spec *spec_free(struct spec *s);

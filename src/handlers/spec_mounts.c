@@ -5,6 +5,7 @@
  * One rule keeps them apart: what the request mounts takes the place of every default at or below
  * that path, so a request for /dev or /etc/hosts gets exactly that. Everything is then sorted by
  * depth, stable, so that a mount is never hidden by its own parent. */
+#include "handlers/selinux.h"
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "str.h"
@@ -196,6 +197,11 @@ int spec_check_mounts(const container_config *c, const struct spec_node *node, s
             r = err_rpc(err, GRPC_INVALID_ARGUMENT,
                         "mount '%s': host_path '%s' is not an absolute path", m->container_path,
                         m->host_path);
+        if (r == 0 && m->selinux_relabel && node->selinux_process &&
+            selinux_is_system(spec_path_clean(&p, m->host_path)))
+            r = err_rpc(err, GRPC_INVALID_ARGUMENT,
+                        "mount '%s': selinux_relabel of '%s' is not allowed", m->container_path,
+                        m->host_path);
         if (r == 0)
             r = check_source(m, path, node, err);
     }
@@ -323,7 +329,8 @@ static void add_defaults(struct table *t, const struct defaults *d)
     add(t, d->host_ipc ? &host_shm : &shm);
 }
 
-static void add_pod_files(struct table *t, const struct spec_input *in, struct pool *p)
+static void add_pod_files(struct table *t, const struct spec_input *in, struct pool *p,
+                          const char *label)
 {
     static const char *const files[] = { "hostname", "hosts", "resolv.conf" };
     const container_sec *sec = spec_sec(in->config);
@@ -332,6 +339,7 @@ static void add_pod_files(struct table *t, const struct spec_input *in, struct p
         add(t, &(struct plan_mount){ .kind = PLAN_MOUNT_BIND,
                                      .flags = sec && sec->readonly_rootfs ? PLAN_RDONLY : 0,
                                      .source = pool_printf(p, "%s/%s", in->pod_dir, files[i]),
+                                     .label = label,
                                      .target = pool_printf(p, "/etc/%s", files[i]) });
 }
 
@@ -344,7 +352,7 @@ static const char *volume_lower(const struct spec_input *in, const mount_config 
 }
 
 static struct plan_mount asked_mount(const struct spec_input *in, const mount_config *m,
-                                     const char *target)
+                                     const char *target, const char *label)
 {
     struct plan_mount pm = {
         .kind = PLAN_MOUNT_BIND, .flags = PLAN_RECURSIVE, .source = m->host_path, .target = target
@@ -361,6 +369,8 @@ static struct plan_mount asked_mount(const struct spec_input *in, const mount_co
         pm.lower = volume_lower(in, m);
         return pm;
     }
+    if (m->selinux_relabel)
+        pm.label = label;
     if (m->readonly)
         pm.flags |= m->recursive_read_only ? PLAN_RDONLY_REC : PLAN_RDONLY;
     if (in->node->create_missing_host_paths)
@@ -389,12 +399,16 @@ void spec_build_mounts(const struct spec_input *in, struct pool *p, const struct
         .tty_group = !u || u->gids[0]->length > TTY_GROUP,
     };
 
+    const char *process = spec_selinux(in, p);
+    /* what pods may share is for all of them */
+    const char *label = process ? selinux_file(p, process, in->node, true) : NULL;
+
     t.v = pool_alloc(p, (16 + n_volumes + c->n_mounts + n_edits) * sizeof *t.v);
     t.asked = pool_alloc(p, (c->n_mounts + 1) * sizeof *t.asked);
     for (size_t i = 0; i < c->n_mounts; i++)
         t.asked[i] = spec_path_clean(p, c->mounts[i]->container_path);
     add_defaults(&t, &d);
-    add_pod_files(&t, in, p);
+    add_pod_files(&t, in, p, label);
     for (size_t i = 0; i < n_volumes; i++) {
         const char *path = spec_path_clean(p, in->image->volumes[i]);
 
@@ -403,7 +417,7 @@ void spec_build_mounts(const struct spec_input *in, struct pool *p, const struct
                 &(struct plan_mount){ .kind = PLAN_MOUNT_SELF, .source = path, .target = path });
     }
     for (size_t i = 0; i < c->n_mounts; i++)
-        t.v[t.n++] = asked_mount(in, c->mounts[i], t.asked[i]);
+        t.v[t.n++] = asked_mount(in, c->mounts[i], t.asked[i], label);
     for (size_t i = 0; i < n_edits; i++)
         t.v[t.n++] = spec_cdi_mount(p, &edits->mounts[i]);
     /* what comes from the host has to get through the root as well */

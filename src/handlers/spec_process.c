@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The process of a container: argv, environment, directory, capabilities, seccomp and AppArmor
- * (CRI.md 7.1, 7.3).
+/* The process of a container: argv, environment, directory, capabilities, seccomp, AppArmor and
+ * SELinux (CRI.md 7.1, 7.3).
  *
  * The same function makes the first process and every exec'ed one, so that the second kind has what
  * the first has: user, groups, capabilities, filters, limits and environment. */
 #include "conf.h"
 #include "handlers/apparmor.h"
+#include "handlers/selinux.h"
 #include "handlers/spec_impl.h"
 #include "mem.h"
 #include "proc/caps.h"
@@ -140,6 +141,17 @@ int spec_apparmor(const container_config *c, const struct spec_node *node, const
         apparmor_is_loaded(node->apparmor_default, &loaded, NULL) == 0 && loaded)
         *ret = node->apparmor_default;
     return 0;
+}
+
+/* --- SELinux */
+
+char *spec_selinux(const struct spec_input *in, struct pool *p)
+{
+    const container_sec *sec = spec_sec(in->config);
+
+    if (!in->node->selinux_process || str_empty(in->selinux))
+        return NULL;
+    return selinux_replace(p, in->selinux, sec ? sec->selinux_options : NULL);
 }
 
 /* --- argv and environment */
@@ -303,6 +315,8 @@ int spec_build_process(const struct spec_input *in, struct pool *p, const struct
         return r;
     if (!res && c->linux)
         res = c->linux->resources;
+    if (!spec_is_privileged(c))
+        pp.selinux = spec_selinux(in, p);
     pp.envp = build_env(in, p, edits, tty);
     pp.cwd = build_cwd(in, p);
     pp.uid = in->user->uid;

@@ -568,6 +568,8 @@ static int encode_sandbox(const struct link_sandbox *s, int *ret_fd, struct err 
     w.flags = (s->host_net ? WIRE_HOST_NET : 0) | (s->host_ipc ? WIRE_HOST_IPC : 0) |
               (s->shared_pid ? WIRE_SB_SHARED_PID : 0) | (s->userns ? WIRE_SB_USERNS : 0);
     w.shm_size = s->shm_size;
+    w.mount_label = flat_string(&b, s->mount_label);
+    w.init_label = flat_string(&b, s->init_label);
     w.sysctls = flat_pairs(&b, s->sysctls, s->n_sysctls);
     w.uid_map = flat_array(&b, s->uid_map, s->n_uid_map, sizeof *s->uid_map);
     w.gid_map = flat_array(&b, s->gid_map, s->n_gid_map, sizeof *s->gid_map);

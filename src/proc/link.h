@@ -48,6 +48,8 @@ struct link_sandbox {                /* how to make the namespaces of a pod */
     const struct plan_pair *sysctls;
     size_t n_sysctls;
     uint64_t shm_size;               /* 64 MiB */
+    /* SELinux: context= of /dev/shm, what PID 1 of the pod runs as; or NULL */
+    const char *mount_label, *init_label;
     bool userns;
     const struct link_idmap { uint32_t host_id, container_id, length; } *uid_map, *gid_map;
     size_t n_uid_map, n_gid_map;

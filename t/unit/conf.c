@@ -93,6 +93,7 @@ static void test_values(void)
                           "shutdown: 0\n"
                           "seccomp_profile: /etc/p.json\n"
                           "apparmor_profile: my-own\n"
+                          "selinux: false\n"
                           "runtimes:\n  runc: { path: /usr/sbin/runc }\n  fast:\n", &e);
 
     if (!ok(c, "every kind of value: %s", e.text))
@@ -120,6 +121,7 @@ static void test_values(void)
     is_int(c->shutdown_ms, 0, "0 is a time");
     is_str(c->seccomp_profile, "/etc/p.json", "profile");
     is_str(c->apparmor_profile, "my-own", "another profile");
+    ok(!c->selinux, "no labels");
     is_str(c->runtimes->name, "runc", "runtime");
     is_str(c->runtimes->path, "/usr/sbin/runc", "its path");
     ok(!c->runtimes->next->path, "a runtime without path is the native one");

@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 int sys_open_tree(int fd, const char *path, unsigned flags)
@@ -173,13 +174,15 @@ void mount_root(const struct launch *l, struct roots *r)
 }
 
 /* A read-only stack of layers, or one directory of it, as a detached mount. One layer needs no
- * overlay. */
+ * overlay but for its label. */
 void mount_image(const struct launch *l, struct wire_mount *m)
 {
     char o[4096];
     const char *lower = view_str(l->base, m->lower), *sub = view_str(l->base, m->source);
     size_t cut = common_dir(lower);
-    bool one = !strchr(lower, ':');
+    const char *label = view_str(l->base, l->plan->mount_label);
+    bool one = !strchr(lower, ':') && !label;
+    size_t n;
     int top, fd;
 
     attach(l, m->fd, "/l");
@@ -190,7 +193,12 @@ void mount_image(const struct launch *l, struct wire_mount *m)
     } else {
         if (chdir("/l") < 0)
             child_fail(l, errno, "chdir to the layers");
-        (void)add_lower(l, o, sizeof o, lower, cut);
+        n = add_lower(l, o, sizeof o, lower, cut);
+        if (label)                   /* an overlay has two layers at least */
+            n += (size_t)snprintf(o + n, sizeof o - n, "%s,context=\"%s\"",
+                                  strchr(lower, ':') ? "" : ":/empty", label);
+        if (n >= sizeof o)
+            child_fail(l, E2BIG, "overlay mount options");
         if (mount("overlay", "/i", "overlay", MS_RDONLY, o) < 0)
             child_fail(l, errno, "mount image volume '%s'", view_str(l->base, m->target));
         top = open_path("/i");
@@ -212,14 +220,24 @@ void mount_image(const struct launch *l, struct wire_mount *m)
         child_fail(l, errno, "chdir '/'");
 }
 
+/* Current directory: what it has been mounted on. Who is root only in a user namespace may not. */
+static void label_mqueue(const struct launch *l, const char *path, const char *label)
+{
+    const char *name = strrchr(path, '/') + 1;
+
+    if (fchdir(open("..", O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0 ||
+        (setxattr(name, SELINUX_XATTR, label, strlen(label) + 1, 0) < 0 && errno != EOPNOTSUPP &&
+         !l->userns))
+        child_fail(l, errno, "label '%s' as '%s'", path, label);
+}
+
 static void mount_fs(const struct launch *l, const char *type, int target, const char *path,
                      uint32_t flags, const char *data)
 {
     char o[1024];
     const char *label = view_str(l->base, l->plan->mount_label);
 
-    if (label && (strcmp(type, "tmpfs") == 0 || strcmp(type, "devpts") == 0 ||
-                  strcmp(type, "mqueue") == 0)) {
+    if (label && (strcmp(type, "tmpfs") == 0 || strcmp(type, "devpts") == 0)) {
         if ((size_t)snprintf(o, sizeof o, "%s%scontext=\"%s\"", data ? data : "",
                              data && *data ? "," : "", label) >= sizeof o)
             child_fail(l, E2BIG, "mount options of '%s'", path);
@@ -230,6 +248,9 @@ static void mount_fs(const struct launch *l, const char *type, int target, const
     if (mount(type, ".", type, ms_of(flags), data) < 0 &&
         !(errno == ENODEV && (flags & WIRE_M_OPTIONAL)))
         child_fail(l, errno, "mount %s on '%s'", type, path);
+    /* the IPC namespace has mounted it already, without a context= */
+    if (label && strcmp(type, "mqueue") == 0)
+        label_mqueue(l, path, label);
 }
 
 static void mount_cgroup1(const struct launch *l, const struct roots *r, int target,

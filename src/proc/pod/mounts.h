@@ -19,6 +19,8 @@ struct roots {
     size_t n_cg;
 };
 
+#define SELINUX_XATTR "security.selinux"
+
 /* Fills in the fd of mounts and devices. */
 void take_sources(const struct launch *l, struct roots *r);
 /* The longest directory, with its '/', that all paths of a ':' list begin with. */

@@ -255,7 +255,7 @@ static void put_mount(const struct driver *d, int root, struct wire_mount *m, ui
 
 static void put_root(const struct driver *d, struct roots *r, int shm)
 {
-    static const char *const dirs[] = { "l", "u", "r", "i" };
+    static const char *const dirs[] = { "l", "u", "r", "i", "empty" };
     const struct wire_plan *p = d->l->plan;
     int host = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), root;
 

@@ -108,6 +108,7 @@ gid_t host_gid(uint32_t id)
 
 struct maker {
     const struct wire_sandbox *s;
+    void *base;                      /* where its strings are */
     int say, hear;                   /* pipe to the supervisor, pipe from it */
 };
 
@@ -167,7 +168,7 @@ static void sysctl_set(const struct maker *m, const char *key, const char *value
 }
 
 /* Leaves the host's file systems for an empty one. Current directory: anything. */
-static int empty_root(const char *options, unsigned long flags)
+static int empty_root(const char *size, unsigned long flags, const char *label)
 {
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0)
         return -errno;
@@ -175,7 +176,8 @@ static int empty_root(const char *options, unsigned long flags)
     if (fs < 0)
         return -errno;
     if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "mode", "0755", 0) < 0 ||
-        syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "size", options, 0) < 0 ||
+        syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "size", size, 0) < 0 ||
+        (label && syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "context", label, 0) < 0) ||
         syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
         return -errno;
     int m = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, flags);
@@ -196,11 +198,14 @@ static void become_init(const struct maker *m)
     struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
     struct __user_cap_data_struct d[2];
     sigset_t chld;
+    const char *label = view_str(m->base, m->s->init_label);
+    int attr = label ? open("/proc/self/attr/current", O_WRONLY | O_CLOEXEC) : -1;
     /* root of a user namespace may not look into the pod's directory, where the supervisor stands
      */
     int r = chdir("/") < 0 ? -errno
                            : empty_root("4k", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
-                                                  MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+                                                  MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+                                         view_str(m->base, m->s->mount_label));
 
     if (r < 0)
         maker_fail(m, -r, "root of", "init");
@@ -210,6 +215,8 @@ static void become_init(const struct maker *m)
     memset(d, 0, sizeof d);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capset, &h, d) < 0)
         maker_fail(m, errno, "capabilities of", "init");
+    if (attr >= 0)                   /* not every policy lets a process change like that */
+        (void)!write(attr, label, strlen(label));
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     sigemptyset(&chld);
     sigaddset(&chld, SIGCHLD);
@@ -232,11 +239,11 @@ static uint64_t other_namespaces(const struct wire_sandbox *s)
            (s->flags & WIRE_HOST_IPC ? 0 : CLONE_NEWIPC);
 }
 
-static void maker(const struct maker *m, void *base) __attribute__((noreturn));
-static void maker(const struct maker *m, void *base)
+static void maker(const struct maker *m) __attribute__((noreturn));
+static void maker(const struct maker *m)
 {
     const struct wire_sandbox *s = m->s;
-    const char *host = view_str(base, s->hostname);
+    const char *host = view_str(m->base, s->hostname);
 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     wait_word(m);                    /* the id maps are written */
@@ -255,8 +262,8 @@ static void maker(const struct maker *m, void *base)
             maker_fail(m, errno, "set host name", host);
     }
     for (uint32_t i = 0; i < s->sysctls.count; i++) {
-        const struct wire_pair *p = view_at(base, &s->sysctls, i);
-        sysctl_set(m, view_str(base, p->key), view_str(base, p->value));
+        const struct wire_pair *p = view_at(m->base, &s->sysctls, i);
+        sysctl_set(m, view_str(m->base, p->key), view_str(m->base, p->value));
     }
     if (write(m->say, "n", 1) != 1)
         _exit(1);
@@ -334,7 +341,20 @@ static int bind_netns(pid_t pid)
     return 0;
 }
 
-static int small_root(const struct wire_sandbox *s)
+/* tmpfs for the containers of this pod */
+static int pod_tmpfs(const char *path, unsigned long flags, const char *label, const char *options)
+{
+    char o[512];
+    int n = snprintf(o, sizeof o, "%s%s%s%s", options, label ? ",context=\"" : "",
+                     label ? label : "", label ? "\"" : "");
+
+    if ((size_t)n >= sizeof o)
+        return -E2BIG;
+    return mount("tmpfs", path, "tmpfs", flags | MS_NOSUID | MS_NODEV | MS_NOEXEC, o) < 0 ? -errno
+                                                                                         : 0;
+}
+
+static int small_root(const struct wire_sandbox *s, const char *label)
 {
     static const char *const dirs[] = { "/proc", "/shm", "/empty", "/r",  "/l",
                                         "/u",    "/i",   "/n",     "/sys" };
@@ -346,7 +366,7 @@ static int small_root(const struct wire_sandbox *s)
     null = sys_open_tree(AT_FDCWD, "/dev/null", 0);
     if (null < 0)
         return -errno;
-    r = empty_root("64k", 0);
+    r = empty_root("64k", 0, NULL);
     if (r < 0)
         return r;
     for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++)
@@ -365,17 +385,16 @@ static int small_root(const struct wire_sandbox *s)
         return -errno;
     close(fd);
     close(null);
-    if (mount("tmpfs", "/empty", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-              "size=4k,mode=755") < 0)
-        return -errno;
-    if (!(s->flags & WIRE_HOST_IPC)) {
+    r = pod_tmpfs("/empty", MS_RDONLY, label, "size=4k,mode=755");
+    if (r == 0 && !(s->flags & WIRE_HOST_IPC)) {
         bool mapped = s->flags & WIRE_SB_USERNS;
         snprintf(opt, sizeof opt, "mode=1777,size=%llu,uid=%u,gid=%u",
                  (unsigned long long)(s->shm_size ? s->shm_size : 64 << 20),
                  mapped ? host_uid(0) : 0, mapped ? host_gid(0) : 0);
-        if (mount("shm", "/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opt) < 0)
-            return -errno;
+        r = pod_tmpfs("/shm", 0, label, opt);
     }
+    if (r < 0)
+        return r;
     pod.small_mnt = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
     return pod.small_mnt < 0 ? -errno : 0;
 }
@@ -418,7 +437,7 @@ static int with_child(const struct wire_sandbox *s, void *base, pid_t pid, int f
         pod.init = pid;
     }
     STEP("sandbox child", say(to));
-    STEP("mount namespace of the supervisor", small_root(s));
+    STEP("mount namespace of the supervisor", small_root(s, view_str(base, s->mount_label)));
 #undef STEP
     return 0;
 }
@@ -473,10 +492,10 @@ int sandbox_make(int file_fd, const int *cgroups, size_t n_cgroups, char *why, s
                      (s->flags & WIRE_SB_USERNS ? CLONE_NEWUSER : other_namespaces(s));
     long pid = sys_clone3(flags, NULL, -1);
     if (pid == 0) {
-        struct maker m = { s, up[1], down[0] };
+        struct maker m = { s, base, up[1], down[0] };
         close(up[0]);
         close(down[1]);
-        maker(&m, base);
+        maker(&m);
     }
     int e = errno;
     close(up[1]);

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 /* ---- mountinfo: "36 35 98:0 /root /mnt rw,noatime master:1 shared:2 - ext3 /dev/root rw" */
@@ -105,32 +106,52 @@ static void check_propagation(const struct launch *l, const struct wire_mount *m
 
 /* ---- in the host's mount namespace */
 
-enum { LABEL_DEPTH = 64 };
+enum { LABEL_DEPTH = 256 };
 
-/* Kubelet asks for the whole tree. No readdir(3): it allocates. Where SELinux is off this fails at
- * the first, unheard. */
-static void relabel(int dir, const char *name, const char *label, int depth)
+static int label_one(int fd, const char *label)
 {
-    char buf[1024], path[64];
-    int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    char path[64], old[512];
+    size_t len = strlen(label);
 
-    if (fd < 0)
-        return;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    bool ok = syscall(SYS_setxattr, path, "security.selinux", label, strlen(label) + 1, 0) == 0;
-    int d = ok && depth < LABEL_DEPTH ? openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    ssize_t n = getxattr(path, SELINUX_XATTR, old, sizeof old);
+    if (n >= (ssize_t)len && memcmp(old, label, len) == 0 && (n == (ssize_t)len || !old[len]))
+        return 0;                    /* nothing to write, which may well be all of a volume */
+    return setxattr(path, SELINUX_XATTR, label, len + 1, 0) < 0 ? -errno : 0;
+}
+
+/* Kubelet asks for the whole tree. Closes fd. What cannot have a label is left, as is what goes
+ * meanwhile. No readdir(3): it allocates. */
+static int relabel(int fd, const char *label, int depth)
+{
+    char buf[1024];
+    int r = label_one(fd, label);
+    int d = r < 0 ? -1 : openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (r == 0 && d < 0 && errno != ENOTDIR)
+        r = -errno;
     close(fd);
-    for (long n; d >= 0 && (n = syscall(SYS_getdents64, d, buf, sizeof buf)) > 0;)
-        for (long at = 0; at < n;) {
+    if (d >= 0 && depth == LABEL_DEPTH)
+        r = -ENAMETOOLONG;
+    for (long n; r == 0 && d >= 0 && (n = syscall(SYS_getdents64, d, buf, sizeof buf)) != 0;) {
+        if (n < 0)
+            r = -errno;
+        for (long at = 0; at < n && r == 0;) {
             const char *e = buf + at;            /* struct linux_dirent64 */
             unsigned short len;
             memcpy(&len, e + 16, sizeof len);
-            if (strcmp(e + 19, ".") != 0 && strcmp(e + 19, "..") != 0)
-                relabel(d, e + 19, label, depth + 1);
             at += len;
+            if (strcmp(e + 19, ".") == 0 || strcmp(e + 19, "..") == 0)
+                continue;
+            int c = openat(d, e + 19, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+            r = c < 0 ? -errno : relabel(c, label, depth + 1);
+            if (r == -ENOENT)
+                r = 0;
         }
+    }
     if (d >= 0)
         close(d);
+    return r == -EOPNOTSUPP ? 0 : r;
 }
 
 size_t common_dir(const char *list)
@@ -211,8 +232,12 @@ static void source_bind(const struct launch *l, struct wire_mount *m)
         child_fail(l, errno, "mount '%s'", src);
     if (m->propagation != WIRE_PRIVATE)
         check_propagation(l, m, src);
-    if (m->label)
-        relabel(AT_FDCWD, src, view_str(l->base, m->label), 0);
+    if (m->label) {
+        int fd = fcntl(m->fd, F_DUPFD_CLOEXEC, 3);
+        int r = fd < 0 ? -errno : relabel(fd, view_str(l->base, m->label), 0);
+        if (r < 0)
+            child_fail(l, -r, "relabel '%s' as '%s'", src, view_str(l->base, m->label));
+    }
     if (dress(m->fd, m) < 0)
         child_fail(l, errno, "flags of mount '%s'", src);
 }

@@ -120,7 +120,7 @@ static const char *check_sandbox(const struct view *v, const struct wire_sandbox
     struct wire_pair p;
 
     if (!str_ok(v, s->id) || !s->id || !str_ok(v, s->state_dir) || !s->state_dir ||
-        !str_ok(v, s->hostname))
+        !str_ok(v, s->hostname) || !str_ok(v, s->mount_label) || !str_ok(v, s->init_label))
         return "strings";
     if (!arr_ok(v, &s->sysctls, sizeof p, 0))
         return "sysctls";

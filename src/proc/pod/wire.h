@@ -247,6 +247,7 @@ struct wire_sandbox {                /* WIRE_SANDBOX */
     uint64_t shm_size;
     struct wire_arr sysctls;         /* wire_pair */
     struct wire_arr uid_map, gid_map; /* wire_idmap */
+    wire_str mount_label, init_label;
 };
 
 #endif

@@ -91,6 +91,17 @@ is_(d.run(pods["full"], "new", ["echo", "new"])[1], [("stdout", "F", b"new")], "
 d.StopContainer(container_id=runs["hangs"], timeout=0)
 is_(d.status(runs["hangs"]).exit_code, 137, "the old one can be stopped")
 
+# --- a connection that fails for a reason of the daemon's own
+if shutil.which("strace"):
+    d.kill_daemon()
+    d.start_daemon(prefix=["strace", "-D", "-qq", "-o", d.tmp + "/accident", "-e", "trace=connect", "-e", "inject=connect:error=ENOMEM:when=1..2"])
+    wait_until(lambda: error(d.sh, runs["fine"], "true")[0] == "OK", "a supervisor that could not be connected to is met")
+    wait_until(lambda: error(d.sh, runs["full"], "true")[0] == "OK", "the other one too")
+    is_(open(d.tmp + "/accident").read().count("INJECTED"), 2, "supervisors that cannot be connected to for want of memory are met later")
+    d.restart()
+else:
+    skip("needs the program strace")
+
 # --- the daemon ends while one still hangs; then nobody knows that one any more
 d.remove(pods["full"], pods["fine"])
 hang(sups["hangs"])

@@ -39,7 +39,7 @@ struct meeting {                     /* with one supervisor; its sandbox's, wher
     struct sandbox *s;               /* NULL: nobody's */
     struct link *link;               /* of nobody's; else the sandbox has it */
     char *dir;
-    struct ev_timer timer;           /* MEET_MS, then KNOCK_MS where it takes no connection */
+    struct ev_timer timer;           /* MEET_MS, then KNOCK_MS while it cannot be connected to */
 };
 
 /* r may be NULL: nobody waits for it. */
@@ -304,6 +304,12 @@ static void stray_gone(void *arg)
     (void)arg;
 }
 
+/* The queue of its socket is full of daemons that were here before, or we lack something. */
+static bool may_live(int r)
+{
+    return r == -EAGAIN || r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS;
+}
+
 /* m may be gone afterwards. */
 static void knock(struct meeting *m)
 {
@@ -314,11 +320,14 @@ static void knock(struct meeting *m)
     if (m->s)
         sandbox_link_events(m->s, &ev);
     r = link_open(m->h->loop, m->dir, &ev, on_ctr, on_met, m, m->s ? &m->s->link : &m->link, &err);
-    if (r == -EAGAIN && !m->r) {     /* its queue is full of daemons that were here before */
-        ev_timer_set(&m->timer, KNOCK_MS / 1e3, 0.);
-        ev_timer_start(loop_ev(m->h->loop), &m->timer);
-    } else if (r < 0 && r != -EAGAIN) {
+    if (r < 0 && !may_live(r)) {
         on_met(m, NULL, "", 0, &err);
+    } else if (r < 0) {
+        log_debug("op=recover path='%s' err='%s', trying again", m->dir, err.text);
+        if (!m->r) {                 /* else on_late() comes in any case */
+            ev_timer_set(&m->timer, KNOCK_MS / 1e3, 0.);
+            ev_timer_start(loop_ev(m->h->loop), &m->timer);
+        }
     }
 }
 

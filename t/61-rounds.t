@@ -6,58 +6,24 @@ children, and as much memory, as after the warm-up.
 
     CRICKET_TEST_ROUNDS   how many (default: 150)
 """
-import collections
 import os
 import random
 import struct
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cricket import *  # noqa: E402,F403
+from counted import SANITIZED, Held, private_kb, supervisor_of  # noqa: E402
 from spdy import Http, Spdy, Ws, WsTransport, SYN, RST, SETTINGS, PING, HEADERS, WINDOW, UP, V4  # noqa: E402
 
 ROUNDS = int(os.environ.get("CRICKET_TEST_ROUNDS") or 150)
 WARM = 30
-with open(BUILD + "/config.h") as config:
-    SANITIZED = "define SANITIZE 1" in config.read()    # freed memory is kept for a while there
 
 d = Daemon()
 pod = d.runp("p", net=False)
 ctr = d.start(pod, "main", command=["cat"], stdin=True)
 pull_me = d.registry.host + "/no/such:image"
 nobody = "127.0.0.1:%d/no/such:image" % free_port(d.net)
-supervisor = next(int(p) for p in os.listdir("/proc") if p.isdigit() and os.path.exists("/proc/%s/cmdline" % p)
-                  and b"cricket-pod\0" + pod.encode() in open("/proc/%s/cmdline" % p, "rb").read())
 SLEEP = "77%07d" % os.getpid()                       # seconds; no other process has this number
-
-
-def descriptors(pid):
-    """{kind: number}: "socket", "pipe", path of a file."""
-    found = collections.Counter()
-    for n in os.listdir("/proc/%d/fd" % pid):
-        try:
-            found[os.readlink("/proc/%d/fd/%s" % (pid, n)).split(":[")[0]] += 1
-        except FileNotFoundError:
-            pass
-    return found
-
-
-def of_parent(pid):
-    """PIDs of the children of a process, zombies too."""
-    found = set()
-    for n in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/stat" % n) as f:
-                text = f.read()
-            if int(text[text.rindex(")") + 2:].split()[1]) == pid:
-                found.add(int(n))
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
-
-
-def memory(pid):
-    with open("/proc/%d/smaps_rollup" % pid) as f:
-        return sum(int(line.split()[1]) for line in f if line.startswith(("Private_Dirty:", "Swap:")))
 
 
 # --- one thing of a round each
@@ -269,40 +235,24 @@ def round_(n):
     reap_orphans({d.proc.pid, *[r.proc.pid for r in d.registries]})
 
 
-def at_rest(pid, before, what):
-    """Waits until there are no more descriptors and children than before."""
-    def look():
-        more = descriptors(pid) - before[0]
-        return not more and not of_parent(pid) - before[1]
-    try:
-        wait_until(look, what, 30 * SLOW)
-        return True
-    except TimeoutError:
-        diag(subprocess.run(d.net.prefix() + ["ss", "-apnxt"], capture_output=True, text=True, check=False).stdout)
-        return False
-
-
 def execs():
     return subprocess.run(["pgrep", "-f", "^sleep %s$" % SLEEP], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
-who = {"cricketd": d.pid, "cricket-pod": supervisor}
-start = {name: (descriptors(pid), of_parent(pid)) for name, pid in who.items()}
+held = Held(d, supervisor_of(pod))
 for n in range(WARM):
     round_(n)
-for name, pid in who.items():
-    ok(at_rest(pid, start[name], "rest after the warm-up"), name + " is at rest after the warm-up",
-       descriptors(pid) - start[name][0], of_parent(pid) - start[name][1])
-warm = {name: memory(pid) for name, pid in who.items()}
+for name in held.who:
+    is_(held.at_rest(name), "", name + " is at rest after the warm-up")
+warm = {name: private_kb(pid) for name, pid in held.who.items()}
 for n in range(WARM, WARM + ROUNDS):
     round_(n)
-for name, pid in who.items():
-    ok(at_rest(pid, start[name], "rest"), "%s: descriptors and children are what they were before %d rounds" % (name, WARM + ROUNDS),
-       descriptors(pid) - start[name][0], of_parent(pid) - start[name][1])
+for name in held.who:
+    is_(held.at_rest(name), "", "%s: descriptors and children are what they were before %d rounds" % (name, WARM + ROUNDS))
 wait_until(lambda: not execs(), "cancelled execs are gone")
 ok(True, "no cancelled exec has left a process")
 for name, most in (("cricketd", 1024), ("cricket-pod", 64)):
-    now = memory(who[name])
+    now = private_kb(held.who[name])
     diag("%s: %d KiB after the warm-up, %d KiB after %d rounds" % (name, warm[name], now, ROUNDS))
     if SANITIZED:
         skip("memory of %s: freed memory is kept by the sanitizer" % name)

@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """ExecSync: output, codes, the context of the container, timeouts that leave nothing running, large output."""
+import collections
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cricket import *  # noqa: E402,F403
+from counted import supervisor_of  # noqa: E402
 
 d = Daemon()
 pod = d.runp("p", pid=pb.POD)
@@ -90,6 +92,33 @@ is_(r.exit_code, 5, "the command is not disturbed")
 futures = [d.ExecSync(_future=True, container_id=ctr, cmd=["sh", "-c", "echo %d; exit %d" % (i, i)]) for i in range(40)]
 got = [f.result() for f in futures]
 is_([(g.stdout, g.exit_code) for g in got], [(b"%d\n" % i, i) for i in range(40)], "forty at once")
+
+# --- more than the supervisor takes up: it stands still meanwhile
+def client_of_its_own():
+    c = Client(d.socket)
+    c.close()
+    c._channel = grpc.insecure_channel("unix:" + d.socket, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)])
+    return c
+
+
+supervisor, clients = supervisor_of(pod), [client_of_its_own() for _ in range(8)]
+os.kill(supervisor, signal.SIGSTOP)
+try:
+    futures = [c.ExecSync(_future=True, container_id=ctr, cmd=["true"]) for _ in range(100) for c in clients]
+    wait_until(lambda: any(f.done() for f in futures), "the first one is refused")
+    got = next(f for f in futures if f.done())
+    is_((got.code().name, re.sub("[0-9a-f]{64}", "ID", got.details())),
+        ("RESOURCE_EXHAUSTED", "exec in container ID: exec: 256 requests wait for the sandbox already"), "too many at once are refused")
+    for f in futures[::2]:               # all those of every other client
+        f.cancel()
+    wait_until(lambda: error(d.ExecSync, container_id=ctr, cmd=["true"], _timeout=0.5)[0] == "DEADLINE_EXCEEDED", "room for others")
+    ok(True, "those that were cancelled make room")
+finally:
+    os.kill(supervisor, signal.SIGCONT)
+codes = collections.Counter(f.code().name for f in futures[1::2])
+ok(codes["OK"] and codes.keys() <= {"OK", "RESOURCE_EXHAUSTED"}, "the others are carried out", codes)
+for c in clients:
+    c.close()
 
 # --- the container ends while an exec runs
 f = d.ExecSync(_future=True, container_id=ctr, cmd=["sleep", "7811"])

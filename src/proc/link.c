@@ -23,7 +23,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { MSGS_PER_TURN = 32, QUEUE_MAX = 4096 };
+enum {
+    MSGS_PER_TURN = 32,
+    QUEUE_MAX = 4096,                /* messages that wait for a supervisor */
+    QUEUE_FDS_MAX = 256,             /* of them: with descriptors, up to a dozen each */
+};
 
 struct msg {                         /* not sent yet */
     struct list l;
@@ -57,17 +61,22 @@ static struct link *link_new(struct loop *l, int fd, const char *state_dir,
     return k;
 }
 
+static void unqueue(struct link *k, struct msg *m)
+{
+    list_del(&m->l);
+    k->n_queue--;
+    k->n_queue_fds -= m->n_fds > 0;
+    while (m->n_fds)
+        fd_close(m->fds[--m->n_fds]);
+    free(m);
+}
+
 static void queue_drop(struct link *k)
 {
     struct msg *m;
 
-    list_each(m, &k->queue, struct msg, l) {
-        list_del(&m->l);
-        for (size_t i = 0; i < m->n_fds; i++)
-            fd_close(m->fds[i]);
-        free(m);
-    }
-    k->n_queue = 0;
+    list_each(m, &k->queue, struct msg, l)
+        unqueue(k, m);
 }
 
 static void disconnect(struct link *k)
@@ -194,6 +203,9 @@ int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *
     }
     if (k->n_queue >= QUEUE_MAX)
         return err_set(err, -ENOBUFS, "the sandbox's supervisor does not answer");
+    if (n_fds && k->n_queue_fds >= QUEUE_FDS_MAX)
+        return err_rpc(err, GRPC_RESOURCE_EXHAUSTED, "%d requests wait for the sandbox already",
+                       QUEUE_FDS_MAX);
     struct msg *m = mem_alloc(sizeof *m + h.len);
     m->len = h.len;
     memcpy(m->data, buf, h.len);
@@ -210,10 +222,27 @@ int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *
     }
     list_add_tail(&k->queue, &m->l);
     k->n_queue++;
+    k->n_queue_fds += n_fds > 0;
     ev_io_stop(loop_ev(k->loop), &k->io);
     ev_io_set(&k->io, k->fd, EV_READ | EV_WRITE);
     ev_io_start(loop_ev(k->loop), &k->io);
     return 0;
+}
+
+bool link_unsend(struct link *k, uint32_t serial)
+{
+    struct msg *m;
+
+    list_each(m, &k->queue, struct msg, l) {
+        struct wire_hdr h;
+
+        memcpy(&h, m->data, sizeof h);
+        if (h.serial == serial) {
+            unqueue(k, m);
+            return true;
+        }
+    }
+    return false;
 }
 
 /* What was queued could not be sent after all. Where the link has ended, that answers, in order. */
@@ -239,11 +268,7 @@ static void queue_flush(struct link *k)
         if (r == -EAGAIN)
             return;
         memcpy(&h, m->data, sizeof h);
-        list_del(&m->l);
-        k->n_queue--;
-        for (size_t i = 0; i < m->n_fds; i++)
-            fd_close(m->fds[i]);
-        free(m);
+        unqueue(k, m);
         if (r < 0)
             unsent(k, h.serial, r);
     }

@@ -268,9 +268,14 @@ void link_exec_resize(struct link_exec *x, uint16_t w, uint16_t h)
 
 void link_exec_forget(struct link_exec *x)
 {
-    link_exec_kill(x);
+    bool taken_back = x->k && link_unsend(x->k, x->serial);
+
+    if (taken_back)
+        free(call_take(x->k, x->serial));
+    else
+        link_exec_kill(x);
     x->ev = (struct link_exec_events){ 0 };
-    if (!x->k || x->k->down) {
+    if (taken_back || !x->k || x->k->down) {
         list_del(&x->l);
         free(x);
     }                                /* else freed when the supervisor says that it has ended */

@@ -35,7 +35,7 @@ struct link {
     uint64_t number;
     bool keeps_cgroups;
     struct list calls, execs, attaches, queue;
-    size_t n_queue;
+    size_t n_queue, n_queue_fds;     /* messages; those that carry descriptors */
     bool down, stopping;             /* the socket has ended; link_shutdown() was called */
     bool undo;                       /* of link_spawn() that failed: the directory was made here */
     int busy;                        /* callbacks running */
@@ -61,6 +61,8 @@ struct link_attach {
 /* 0, also when it is queued; descriptors are dup'ed. */
 int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len,
               const int *fds, size_t n_fds, struct err *err);
+/* Takes a request back that still waits to be written; false if it is on its way. */
+bool link_unsend(struct link *k, uint32_t serial);
 uint32_t link_serial(struct link *k);            /* the next request's */
 
 /* link_calls.c */

@@ -228,6 +228,7 @@ int main(int argc, char **argv)
     bool check = false;
     int o, r;
 
+    mem_init();
     while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (o) {
         case 'c': args.file = optarg; break;

@@ -81,6 +81,11 @@ static int drop_clean(struct dl_phdr_info *info, size_t size, void *page)
     return 0;
 }
 
+void mem_init(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+}
+
 void mem_trim(void)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);

@@ -17,6 +17,10 @@ void *mem_dup(const void *p, size_t n);          /* copy with a NUL byte behind 
 char *mem_strdup(const char *s);                 /* NULL stays NULL */
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* Once, at the start: large buffers are given back to the kernel when they are freed. malloc's own
+ * idea is to keep as much as the largest buffer so far. mallopt(3). */
+void mem_init(void);
+
 /* Gives back what an idle process does not need: free heap pages to the kernel, and the clean pages
  * of programs and libraries (text, read-only data) to the page cache, where they are found again at
  * the next use or reclaimed on a machine that is short of memory. After start-up and after a pull

@@ -49,7 +49,9 @@ static const struct conf_key keys[] = {
     { "socket.owner", K_USER, AT(socket_uid), "", 0, 0 },
     { "state", K_DIR, AT(state), CONF_STATE, 0, 0 },
     { "stream.address", K_ADDRESS, AT(stream_address), "127.0.0.1", 0, 0 },
+    { "stream.idle", K_TIME, AT(stream_idle_ms), "4h", 1000, 365 * DAY_MS },
     { "stream.port", K_INT, AT(stream_port), "0", 0, 65535 },
+    { "stream.wait", K_TIME, AT(stream_wait_ms), "1m", 1000, DAY_MS },
 };
 
 const char *conf_key_name(size_t n)

@@ -67,6 +67,8 @@ struct conf {
     char **pinned_images;            /* fnmatch(3) patterns on normal references */
     char *stream_address;            /* an IP address */
     int stream_port;                 /* 0: any free one */
+    int64_t stream_wait_ms;          /* a URL waits for its client */
+    int64_t stream_idle_ms;          /* a connection on which nothing moves is ended */
     /* what RuntimeClass handlers may name beside "" and "cricket" */
     struct conf_runtime *runtimes;
     uint32_t log_line_max;           /* bytes of content per log entry */

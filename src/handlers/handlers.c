@@ -213,6 +213,7 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
         handlers_free(h);
         return r;
     }
+    stream_patience(h->stream, conf->stream_wait_ms, conf->stream_idle_ms);
     net_check_all(h);
     runtimes_probe(h);
     *ret = h;

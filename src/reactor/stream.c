@@ -364,6 +364,12 @@ int stream_listen(struct loop *l, const char *address, int port, struct stream_s
     return 0;
 }
 
+void stream_patience(struct stream_server *s, int64_t wait_ms, int64_t idle_ms)
+{
+    s->patience.token_ms = wait_ms;
+    s->patience.idle_ms = idle_ms;
+}
+
 struct stream_server *stream_free(struct stream_server *s)
 {
     if (!s)

@@ -45,9 +45,9 @@ struct stream_offer {
 
     /* The client has connected and all its streams are open. */
     void (*begin)(void *arg, struct session *s);
-    /* The client went away, or was idle for 4 hours. The session is not to be touched any more. */
+    /* The client went away, or was idle for too long. The session is not to be touched any more. */
     void (*gone)(void *arg, struct session *s);
-    /* The token expired unused (60 s), or the client failed to set up its streams: begin() will not
+    /* The token expired unused, or the client failed to set up its streams: begin() will not
      * come. */
     void (*expired)(void *arg);
     /* exec, attach with tty: the client's window; at any time after begin(). May be NULL. */
@@ -61,6 +61,8 @@ struct stream_offer {
 /* Listens on address ("127.0.0.1", "::1") and port (0: any). */
 int stream_listen(struct loop *l, const char *address, int port, struct stream_server **ret,
                   struct err *err);
+/* How long an offer waits for its client (else 60 s), and a session for something to move (4 h). */
+void stream_patience(struct stream_server *s, int64_t wait_ms, int64_t idle_ms);
 /* Ends all sessions, drops all offers; their handlers are not told. A client whose handler has said
  * its last word gets the status, where its connection takes it at once. Returns NULL. */
 struct stream_server *stream_free(struct stream_server *s);

@@ -84,7 +84,7 @@ static void test_values(void)
                           "log:\n  level: WARN\n  line_max: 4KiB\n"
                           "cgroup_driver: systemd\n"
                           "cni: { conf_dirs: [/a, \"/b\"], bin_dirs: [], timeout: 90s }\n"
-                          "stream: { address: \"::1\", port: 10010 }\n"
+                          "stream: { address: \"::1\", port: 10010, wait: 5s, idle: 2h }\n"
                           "pinned_images: ['*/pause:*']\n"
                           "default_sysctls: [net.ipv4.ip_unprivileged_port_start=0]\n"
                           "create_missing_host_paths: true\n"
@@ -112,6 +112,8 @@ static void test_values(void)
     is_int(c->cni_timeout_ms, 90000, "time");
     is_str(c->stream_address, "::1", "address");
     is_int(c->stream_port, 10010, "port");
+    is_int(c->stream_wait_ms, 5000, "how long a URL waits");
+    is_int(c->stream_idle_ms, 7200000, "how long a connection may be idle");
     is_str(c->pinned_images[0], "*/pause:*", "pattern");
     is_str(c->default_sysctls[0], "net.ipv4.ip_unprivileged_port_start=0", "sysctl");
     ok(c->create_missing_host_paths, "bool");

@@ -6,6 +6,8 @@
 #include "proc/cgroup.h"
 #include "reactor/pool.h"
 
+#include <malloc.h>
+
 static json_t *resources_json(const ProtobufCBinaryData *b)
 {
     Runtime__V1__LinuxContainerResources *r;
@@ -88,6 +90,7 @@ static void add_op(const struct op *op, const char *step, void *arg)
 char *info_daemon(struct handlers *h, struct pool *pool)
 {
     const struct loop_stats *st = loop_stats(h->loop);
+    const struct mallinfo2 heap = mallinfo2();    /* in use, in the heap and mapped by itself */
     json_t *ops = json_array(), *hist = json_array();
     const char *profile = h->node.apparmor_default;
     bool loaded = false;
@@ -98,12 +101,16 @@ char *info_daemon(struct handlers *h, struct pool *pool)
     for (size_t i = 0; i < sizeof st->hist / sizeof *st->hist; i++)
         json_array_append_new(hist, json_integer((json_int_t)st->hist[i]));
     return info_dump(
-        pool, json_pack("{s:{s:I, s:I, s:s, s:o}, s:o, s:I, s:s, s:s, s:{s:b, s:s}, s:{s:b, s:s}}", "loop", "turns",
-                        (json_int_t)st->turns, "longestMicroseconds", (json_int_t)st->longest_us,
-                        "longestWork", st->longest_name ? st->longest_name : "", "histogram", hist,
-                        "operations", ops, "pulls", (json_int_t)pull_count(h->puller), "podCIDR",
-                        h->pod_cidr, "cgroupControllers", cgroup_controllers(), "apparmor",
-                        "enabled", h->node.apparmor, "runtimeDefault", loaded ? profile : "",
-                        "selinux", "enabled", h->node.selinux, "process",
-                        h->node.selinux_process ? h->node.selinux_process : ""));
+        pool,
+        json_pack("{s:{s:I, s:I, s:s, s:o}, s:o, s:I, s:I, s:I, s:s, s:s, s:{s:b, s:s}, s:{s:b, s:s}}",
+                  "loop", "turns", (json_int_t)st->turns, "longestMicroseconds",
+                  (json_int_t)st->longest_us, "longestWork",
+                  st->longest_name ? st->longest_name : "", "histogram", hist, "operations", ops,
+                  "pulls", (json_int_t)pull_count(h->puller), "streams",
+                  (json_int_t)stream_sessions(h->stream), "heapBytes",
+                  (json_int_t)(heap.uordblks + heap.hblkhd), "podCIDR", h->pod_cidr,
+                  "cgroupControllers", cgroup_controllers(), "apparmor", "enabled",
+                  h->node.apparmor, "runtimeDefault", loaded ? profile : "", "selinux", "enabled",
+                  h->node.selinux, "process",
+                  h->node.selinux_process ? h->node.selinux_process : ""));
 }

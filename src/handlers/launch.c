@@ -157,6 +157,14 @@ static int oci_plan(struct ctr *c, struct spec *s, const char *path, const void 
     return 0;
 }
 
+/* Hooks that no OCI runtime runs. */
+static int hooks_plan(struct ctr *c, struct spec *s, struct err *err)
+{
+    auto_free char *bundle = mem_printf("%s/hooks/%s", c->sandbox->dir, c->id);
+
+    return spec_hooks(s, c->config, c->rec->cgroup_path, c->sandbox->rec->netns, bundle, err);
+}
+
 int ctr_launch(struct ctr *c, struct spec *spec, const struct seccomp_filter *f, link_start_fn done,
                void *arg, struct err *err)
 {
@@ -182,7 +190,7 @@ int ctr_launch(struct ctr *c, struct spec *spec, const struct seccomp_filter *f,
     r = make_cgroup(c, spec, err);
     if (r < 0)
         return r;
-    r = runtime ? oci_plan(c, spec, runtime, f->bpf, f->len, &json, err) : 0;
+    r = runtime ? oci_plan(c, spec, runtime, f->bpf, f->len, &json, err) : hooks_plan(c, spec, err);
     if (r < 0)
         return r;
     r = plan_encode(&spec->plan, &plan_fd, err);

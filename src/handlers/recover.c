@@ -201,6 +201,7 @@ static void remove_pod_dir(const char *dir)
             (void)remove(p);
         }
     }
+    sandbox_drop_bundles(dir);
     if (remove(dir) < 0 && errno != ENOENT)
         log_warn("op=recover path='%s' err='%s'", dir, strerror(errno));
 }
@@ -304,6 +305,13 @@ static void stray_gone(void *arg)
     (void)arg;
 }
 
+static void stray_note(void *arg, const char *ctr, const char *text)
+{
+    (void)arg;
+    (void)ctr;
+    (void)text;
+}
+
 /* The queue of its socket is full of daemons that were here before, or we lack something. */
 static bool may_live(int r)
 {
@@ -313,7 +321,8 @@ static bool may_live(int r)
 /* m may be gone afterwards. */
 static void knock(struct meeting *m)
 {
-    struct link_events ev = { .on_exit = stray_exit, .on_gone = stray_gone, .arg = m };
+    struct link_events ev = { .on_exit = stray_exit, .on_gone = stray_gone,
+                              .on_note = stray_note, .arg = m };
     struct err err = ERR_INIT;
     int r;
 

@@ -43,6 +43,9 @@ int down_mark(struct op *op, enum wake why);         /* NOTREADY recorded, event
 int down_containers(struct op *op, enum wake why);   /* every container removed */
 int down_files(struct op *op, enum wake why);        /* cgroup parent, files of the pod */
 
+/* Part of the last, for the directory of a pod that is not known. */
+void sandbox_drop_bundles(const char *dir);
+
 /* Stop and remove without a client, where no such operation runs yet (start-up). */
 void sandbox_stop_start(struct sandbox *s, void (*after)(void *arg, const struct err *err),
                         void *arg);

@@ -55,8 +55,16 @@ static void on_exit_event(void *arg, const struct link_exit *x)
     ctr_on_exit(s->h, s, x);
 }
 
+static void on_note_event(void *arg, const char *ctr, const char *text)
+{
+    const struct sandbox *s = arg;
+
+    log_warn("op=note ctr=%s sandbox=%s err='%s', ignoring", ctr, s->id, text);
+}
+
 void sandbox_link_events(struct sandbox *s, struct link_events *ev)
 {
+    ev->on_note = on_note_event;
     ev->on_exit = on_exit_event;
     ev->on_gone = on_supervisor_gone;
     ev->arg = s;

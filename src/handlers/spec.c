@@ -95,7 +95,7 @@ static void namespaces(const struct spec_input *in, struct plan *plan)
                                        *pod = spec_sandbox_ns(in->sandbox);
 
     plan->pidns = pid_namespace(ns, pod);
-    plan->host_net = (ns && ns->network == MODE(NODE)) || (pod && pod->network == MODE(NODE));
+    plan->host_net = spec_host_net(in->config, in->sandbox);
     plan->host_uts = plan->host_net;
     plan->host_ipc = (ns && ns->ipc == MODE(NODE)) || (pod && pod->ipc == MODE(NODE));
     plan->host_userns = !spec_userns(in->sandbox);
@@ -131,7 +131,7 @@ static int build(const struct spec_input *in, struct spec *s, struct err *err)
                                     NULL,
                     c, &s->limits, err);
     if (r == 0)
-        r = spec_cdi(c, in->node, &s->cdi, err);
+        r = spec_cdi(c, in->sandbox, in->node, &s->cdi, err);
     if (r == 0)
         r = spec_build_process(in, s->pool, s->cdi, NULL, c->tty, &plan->process, err);
     if (r == 0)
@@ -146,6 +146,7 @@ static int build(const struct spec_input *in, struct spec *s, struct err *err)
     plan->process.stdin_open = c->stdin;
     plan->process.stdin_once = c->stdin_once;
     spec_build_mounts(in, s->pool, s->cdi, plan);
+    spec_build_netdevs(s->pool, s->cdi, plan);
     return 0;
 }
 
@@ -190,7 +191,7 @@ int spec_build_exec(const struct spec_input *in, char *const *cmd, size_t n_cmd,
     argv = pool_alloc(x->pool, (n_cmd + 1) * sizeof *argv);
     for (size_t i = 0; i < n_cmd; i++)
         argv[i] = pool_strdup(x->pool, cmd[i]);
-    r = spec_cdi(in->config, in->node, &x->cdi, err);
+    r = spec_cdi(in->config, in->sandbox, in->node, &x->cdi, err);
     if (r == 0)
         r = spec_build_process(in, x->pool, x->cdi, argv, tty, &x->process, err);
     if (r == 0)

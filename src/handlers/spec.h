@@ -159,6 +159,11 @@ int spec_oci_config(const struct spec *s, const char *cgroup_path, const char *b
 /* process.json of a process in a running container. Caller frees. */
 int spec_oci_process(const struct plan_process *p, char **ret, struct err *err);
 
+/* spec_hooks.c: the plan's hooks (those of s->cdi, if any) and what they are shown, in the spec's
+ * pool. bundle: where config.json will be; as spec_json() otherwise. */
+int spec_hooks(struct spec *s, const Runtime__V1__ContainerConfig *c, const char *cgroup_path,
+               const char *netns, const char *bundle, struct err *err);
+
 /* The effective stop signal, for the wait4(2) side and for ContainerStatus (either may be NULL):
  * request, image's StopSignal ("SIGTERM", "TERM", "15", "RTMIN+3"), else SIGTERM. Number of this
  * machine, or GRPC_INVALID_ARGUMENT for enum numbers above 65. An image's nonsense counts as none.

@@ -65,20 +65,28 @@ static int check_mount(const struct cdi_mount *m, struct err *err)
     return 0;
 }
 
-static int check(const struct cdi_edits *e, struct err *err)
+static int check(const struct cdi_edits *e, const container_config *c,
+                 const Runtime__V1__PodSandboxConfig *sandbox, struct err *err)
 {
     int r = 0;
 
-    if (e->n_hooks)
-        return err_rpc(err, GRPC_INVALID_ARGUMENT, "hook '%s' (%s): hooks are not supported",
-                       e->hooks[0].name, e->hooks[0].path);
+    /* it would run as the user namespace's root, who may not reach the bundle */
+    for (size_t i = 0; spec_userns(sandbox) && i < e->n_hooks; i++)
+        if (strcmp(e->hooks[i].name, "createContainer") == 0)
+            return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                           "hook createContainer '%s': not supported in a user namespace",
+                           e->hooks[i].path);
+    if (e->n_netdevs && spec_host_net(c, sandbox))
+        return err_rpc(err, GRPC_INVALID_ARGUMENT,
+                       "network interface '%s': the container is in the node's network namespace",
+                       e->netdevs[0].host);
     for (size_t i = 0; i < e->n_mounts && r == 0; i++)
         r = check_mount(&e->mounts[i], err);
     return r;
 }
 
-int spec_cdi(const container_config *c, const struct spec_node *node, struct cdi_edits **ret,
-             struct err *err)
+int spec_cdi(const container_config *c, const Runtime__V1__PodSandboxConfig *sandbox,
+             const struct spec_node *node, struct cdi_edits **ret, struct err *err)
 {
     const char *names[CDI_DEVICES_MAX];
     struct cdi_edits *e;
@@ -93,7 +101,7 @@ int spec_cdi(const container_config *c, const struct spec_node *node, struct cdi
         names[i] = c->cdi_devices[i]->name;
     r = cdi_resolve(node->cdi_dirs, names, c->n_cdi_devices, &e, err);
     if (r == 0) {
-        r = check(e, err);
+        r = check(e, c, sandbox, err);
         if (r < 0)
             cdi_edits_free(e);
     }
@@ -107,10 +115,11 @@ int spec_cdi(const container_config *c, const struct spec_node *node, struct cdi
     return 0;
 }
 
-int spec_check_cdi(const container_config *c, const struct spec_node *node, struct err *err)
+int spec_check_cdi(const container_config *c, const Runtime__V1__PodSandboxConfig *sandbox,
+                   const struct spec_node *node, struct err *err)
 {
     struct cdi_edits *e;
-    int r = spec_cdi(c, node, &e, err);
+    int r = spec_cdi(c, sandbox, node, &e, err);
 
     if (r == 0)
         cdi_edits_free(e);

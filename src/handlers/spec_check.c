@@ -599,5 +599,5 @@ int spec_check_container(const container_config *c, const Runtime__V1__PodSandbo
         r = check_mount_maps(c, sandbox, err);
     if (r == 0)
         r = spec_check_devices(c, err);
-    return r < 0 ? r : spec_check_cdi(c, node, err);
+    return r < 0 ? r : spec_check_cdi(c, sandbox, node, err);
 }

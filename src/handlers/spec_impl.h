@@ -33,6 +33,14 @@ spec_sandbox_ns(const Runtime__V1__PodSandboxConfig *s)
                                                     NULL;
 }
 
+static inline bool spec_host_net(const container_config *c, const Runtime__V1__PodSandboxConfig *s)
+{
+    const Runtime__V1__NamespaceOption *ns = spec_ns(c), *pod = spec_sandbox_ns(s);
+
+    return (ns && ns->network == RUNTIME__V1__NAMESPACE_MODE__NODE) ||
+           (pod && pod->network == RUNTIME__V1__NAMESPACE_MODE__NODE);
+}
+
 /* Absolute, without ".", "..", double or trailing slashes (".." at the root is the root). */
 char *spec_path_clean(struct pool *p, const char *path);
 /* Is path (clean) at or below top (clean)? */
@@ -65,11 +73,20 @@ int spec_apparmor(const container_config *c, const struct spec_node *node, const
 
 /* spec_json.c */
 json_t *spec_json_process(const struct plan_process *p);
+json_t *spec_json_text(const char *s);           /* what is not UTF-8 is replaced */
+json_t *spec_json_texts(char *const *v);
+
+/* spec_hooks.c: of CDI devices, as config.json has them; NULL for none. */
+json_t *spec_hooks_json(const struct cdi_edits *e);
+json_t *spec_netdevs_json(const struct cdi_edits *e);
+/* plan.netdevs */
+void spec_build_netdevs(struct pool *p, const struct cdi_edits *e, struct plan *plan);
 
 /* spec_cdi.c. *ret: NULL when the request names no device; free with cdi_edits_free(). */
-int spec_cdi(const container_config *c, const struct spec_node *node, struct cdi_edits **ret,
-             struct err *err);
-int spec_check_cdi(const container_config *c, const struct spec_node *node, struct err *err);
+int spec_cdi(const container_config *c, const Runtime__V1__PodSandboxConfig *sandbox,
+             const struct spec_node *node, struct cdi_edits **ret, struct err *err);
+int spec_check_cdi(const container_config *c, const Runtime__V1__PodSandboxConfig *sandbox,
+                   const struct spec_node *node, struct err *err);
 struct plan_mount spec_cdi_mount(struct pool *p, const struct cdi_mount *m);
 
 #endif

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 /* A JSON string cannot hold what is not UTF-8; an environment value can. */
-static json_t *text(const char *s)
+json_t *spec_json_text(const char *s)
 {
     auto_free char *copy = mem_strdup(s ? s : "");
 
@@ -20,12 +20,12 @@ static json_t *text(const char *s)
     return json_string(copy);
 }
 
-static json_t *texts(char *const *v)
+json_t *spec_json_texts(char *const *v)
 {
     json_t *a = json_array();
 
     for (; v && *v; v++)
-        json_array_append_new(a, text(*v));
+        json_array_append_new(a, spec_json_text(*v));
     return a;
 }
 
@@ -70,16 +70,16 @@ json_t *spec_json_process(const struct plan_process *p)
     json_object_set_new(sets, "ambient", caps(p->cap_ambient));
     json_object_set_new(o, "terminal", json_boolean(p->tty));
     json_object_set_new(o, "user", user);
-    json_object_set_new(o, "args", texts(p->argv));
-    json_object_set_new(o, "env", texts(p->envp));
-    json_object_set_new(o, "cwd", text(p->cwd));
+    json_object_set_new(o, "args", spec_json_texts(p->argv));
+    json_object_set_new(o, "env", spec_json_texts(p->envp));
+    json_object_set_new(o, "cwd", spec_json_text(p->cwd));
     json_object_set_new(o, "capabilities", sets);
     json_object_set_new(o, "noNewPrivileges", json_boolean(p->no_new_privs));
     json_object_set_new(o, "oomScoreAdj", json_integer(p->oom_score_adj));
     if (p->apparmor)
-        json_object_set_new(o, "apparmorProfile", text(p->apparmor));
+        json_object_set_new(o, "apparmorProfile", spec_json_text(p->apparmor));
     if (p->selinux)
-        json_object_set_new(o, "selinuxLabel", text(p->selinux));
+        json_object_set_new(o, "selinuxLabel", spec_json_text(p->selinux));
     if (p->n_rlimits) {
         json_t *limits = json_array();
 
@@ -122,7 +122,7 @@ static json_t *mount_options(const struct plan_mount *m)
     for (const char *s = m->data; s && *s; s += strcspn(s, ","), s += *s == ',') {
         auto_free char *one = mem_dup(s, strcspn(s, ","));
 
-        json_array_append_new(a, text(one));
+        json_array_append_new(a, spec_json_text(one));
     }
     return a;
 }
@@ -138,9 +138,9 @@ static json_t *mounts(const struct plan *p)
                                                            "bind";
         json_t *o = json_object();
 
-        json_object_set_new(o, "destination", text(m->target));
-        json_object_set_new(o, "type", text(type));
-        json_object_set_new(o, "source", text(m->source));
+        json_object_set_new(o, "destination", spec_json_text(m->target));
+        json_object_set_new(o, "type", spec_json_text(type));
+        json_object_set_new(o, "source", spec_json_text(m->source));
         json_object_set_new(o, "options", mount_options(m));
         json_array_append_new(a, o);
     }
@@ -153,7 +153,7 @@ static void add_namespace(json_t *a, const char *type, const char *path)
 
     json_object_set_new(o, "type", json_string(type));
     if (!str_empty(path))
-        json_object_set_new(o, "path", text(path));
+        json_object_set_new(o, "path", spec_json_text(path));
     json_array_append_new(a, o);
 }
 
@@ -185,7 +185,7 @@ static json_t *devices(const struct plan *p)
         const struct plan_device *d = &p->devices[i];
         json_t *o = json_object();
 
-        json_object_set_new(o, "path", text(d->path));
+        json_object_set_new(o, "path", spec_json_text(d->path));
         json_object_set_new(o, "type", json_string(S_ISBLK(d->mode)    ? "b" :
                                                     S_ISFIFO(d->mode) ? "p" : "c"));
         json_object_set_new(o, "major", json_integer(d->major));
@@ -236,9 +236,9 @@ static json_t *resources(const struct spec *s)
     set_number(cpu, "quota", l->cpu_quota);
     set_number(cpu, "period", (int64_t)l->cpu_period);
     if (!str_empty(l->cpuset_cpus))
-        json_object_set_new(cpu, "cpus", text(l->cpuset_cpus));
+        json_object_set_new(cpu, "cpus", spec_json_text(l->cpuset_cpus));
     if (!str_empty(l->cpuset_mems))
-        json_object_set_new(cpu, "mems", text(l->cpuset_mems));
+        json_object_set_new(cpu, "mems", spec_json_text(l->cpuset_mems));
     set_number(memory, "limit", l->memory);
     set_number(memory, "swap", l->memory_swap);
     json_object_set_new(o, "devices", device_rules(s));
@@ -258,7 +258,7 @@ static json_t *resources(const struct spec *s)
         json_t *u = json_object();
 
         for (size_t i = 0; i < l->n_unified; i++)
-            json_object_set_new(u, l->unified[i].key, text(l->unified[i].value));
+            json_object_set_new(u, l->unified[i].key, spec_json_text(l->unified[i].value));
         json_object_set_new(o, "unified", u);
     }
     return o;
@@ -269,7 +269,7 @@ static json_t *paths(const char *const *v, size_t n)
     json_t *a = json_array();
 
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(a, text(v[i]));
+        json_array_append_new(a, spec_json_text(v[i]));
     return a;
 }
 
@@ -292,14 +292,14 @@ json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *net
     const struct plan *p = &s->plan;
     json_t *o = json_object(), *linux_ = json_object(), *root = json_object();
 
-    json_object_set_new(root, "path", text(p->upper));
+    json_object_set_new(root, "path", spec_json_text(p->upper));
     json_object_set_new(root, "readonly", json_boolean(p->rootfs_readonly));
     json_object_set_new(o, "ociVersion", json_string("1.2.0"));
     json_object_set_new(o, "process", spec_json_process(&p->process));
     json_object_set_new(o, "root", root);
     json_object_set_new(o, "mounts", mounts(p));
     if (!str_empty(cgroup_path))
-        json_object_set_new(linux_, "cgroupsPath", text(cgroup_path));
+        json_object_set_new(linux_, "cgroupsPath", spec_json_text(cgroup_path));
     json_object_set_new(linux_, "namespaces", namespaces(p, netns));
     if (s->userns) {
         json_object_set_new(linux_, "uidMappings", id_maps(s->userns->uids, s->userns->n_uids));
@@ -310,10 +310,14 @@ json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *net
     json_object_set_new(linux_, "maskedPaths", paths(p->masked, p->n_masked));
     json_object_set_new(linux_, "readonlyPaths", paths(p->readonly, p->n_readonly));
     if (p->mount_label)
-        json_object_set_new(linux_, "mountLabel", text(p->mount_label));
+        json_object_set_new(linux_, "mountLabel", spec_json_text(p->mount_label));
     json_object_set_new(linux_, "rootfsPropagation",
                         json_string(propagation[p->rootfs_propagation]));
+    if (s->cdi && s->cdi->n_netdevs)
+        json_object_set_new(linux_, "netDevices", spec_netdevs_json(s->cdi));
     json_object_set_new(o, "linux", linux_);
+    if (s->cdi && s->cdi->n_hooks)
+        json_object_set_new(o, "hooks", spec_hooks_json(s->cdi));
     json_object_set_new(o, "annotations",
                         json_pack("{s:s}", "io.cricket.seccomp", seccomp[s->seccomp]));
     return o;

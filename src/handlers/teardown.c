@@ -311,7 +311,7 @@ static void unmake_cgroups(struct sandbox *s)
     pb_set(&s->rec->cgroup_made, "");
 }
 
-/* What an OCI runtime has left of its containers: nothing is mounted here. */
+/* Nothing is mounted here. */
 static void drop_tree(int at, const char *name, int depth)
 {
     int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -331,11 +331,16 @@ static void drop_tree(int at, const char *name, int depth)
     (void)unlinkat(at, name, AT_REMOVEDIR);
 }
 
-static void drop_runtime(const struct sandbox *s)
+/* What OCI runtimes have left of their containers, and bundles of containers with hooks. */
+void sandbox_drop_bundles(const char *dir)
 {
-    auto_free char *path = mem_printf("%s/oci", s->dir);
+    static const char *const names[] = { "oci", "hooks" };
 
-    drop_tree(AT_FDCWD, path, 0);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        auto_free char *path = mem_printf("%s/%s", dir, names[i]);
+
+        drop_tree(AT_FDCWD, path, 0);
+    }
 }
 
 int down_files(struct op *op, enum wake why)
@@ -347,7 +352,7 @@ int down_files(struct op *op, enum wake why)
     (void)why;
     unmake_cgroups(s);
     drop_exits(s);
-    drop_runtime(s);
+    sandbox_drop_bundles(s->dir);
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         auto_free char *p = mem_printf("%s/%s", s->dir, names[i]);
 

@@ -4,8 +4,8 @@
  * (*.json, *.yaml) lie in directories, of which a later one wins over an earlier one.
  *
  * A file that cannot be read or says something wrong provides no device; it is named when the
- * device that was asked for is not found elsewhere. What we cannot do (intelRdt, netDevices) is an
- * error where a container asks for it. Reads small local files, nothing is executed here. */
+ * device that was asked for is not found elsewhere. What we cannot do (intelRdt) is an error where a
+ * container asks for it. Reads small local files, nothing is executed here. */
 #ifndef CRICKET_CDI_H
 #define CRICKET_CDI_H
 
@@ -38,7 +38,11 @@ struct cdi_hook {
     char *name;                      /* "createContainer", ... of the OCI runtime specification */
     char *path;                      /* absolute, on the host */
     char **args, **env;              /* NULL terminated */
-    int64_t timeout_ms;              /* 0: none */
+    int64_t timeout_ms;              /* 0: none given */
+};
+
+struct cdi_netdev {
+    char *host, *name;               /* of a network interface on the host, in the container */
 };
 
 struct cdi_edits {
@@ -50,6 +54,8 @@ struct cdi_edits {
     size_t n_mounts;
     struct cdi_hook *hooks;
     size_t n_hooks;
+    struct cdi_netdev *netdevs;
+    size_t n_netdevs;
     gid_t *gids;
     size_t n_gids;
 };

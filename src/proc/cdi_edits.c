@@ -9,9 +9,11 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <net/if.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 struct ctx {
     const char *file;
@@ -309,11 +311,20 @@ static int hook_member(const struct ctx *x, const struct ynode *m, struct cdi_ho
     if (is_key(m, "env"))
         return set_list(x, m, &h->env);
     if (is_key(m, "timeout")) {
-        if ((r = set_number(x, m, INT32_MAX, &h->timeout_ms)) == 0)
-            h->timeout_ms *= 1000;
+        if ((r = set_number(x, m, INT32_MAX / 1000, &h->timeout_ms)) == 0 && !h->timeout_ms)
+            r = fail(x, m, "timeout of a hook must be above 0");
+        h->timeout_ms *= 1000;
         return r;
     }
     return fail(x, m, "unknown key '%.80s' of a hook", m->key);
+}
+
+static int check_env(const struct ctx *x, const struct ynode *node, char *const *v)
+{
+    for (; v && *v; v++)
+        if (!strchr(*v, '=') || (*v)[0] == '=')
+            return fail(x, node, "env: '%.80s' is not NAME=value", *v);
+    return 0;
 }
 
 static int hook(const struct ctx *x, const struct ynode *map)
@@ -332,6 +343,8 @@ static int hook(const struct ctx *x, const struct ynode *map)
         r = fail(x, map, "hook '%.80s' is none of the OCI runtime's", h.name ? h.name : "");
     if (r == 0 && !h.path)
         r = fail(x, map, "a hook without path");
+    if (r == 0)
+        r = check_env(x, map, h.env);
     if (r < 0 || !x->ret) {
         hook_deinit(&h);
         return r;
@@ -345,19 +358,85 @@ static int hook(const struct ctx *x, const struct ynode *map)
     return 0;
 }
 
+static void netdev_deinit(struct cdi_netdev *d)
+{
+    free(d->host);
+    free(d->name);
+}
+
+/* What the kernel takes for a name. */
+static int set_interface(const struct ctx *x, const struct ynode *node, char **ret)
+{
+    int r = set_text(x, node, ret);
+    size_t n = r == 0 ? strlen(*ret) : 0;
+
+    if (r == 0 && (n == 0 || n >= IF_NAMESIZE || strpbrk(*ret, "/: \t\n\v\f\r") ||
+                   strcmp(*ret, ".") == 0 || strcmp(*ret, "..") == 0))
+        return fail(x, node, "%s '%.80s' is no name of a network interface", node->key, *ret);
+    return r;
+}
+
+static int netdev_member(const struct ctx *x, const struct ynode *m, struct cdi_netdev *d)
+{
+    if (is_key(m, "hostInterfaceName"))
+        return set_interface(x, m, &d->host);
+    if (is_key(m, "name"))
+        return set_interface(x, m, &d->name);
+    return fail(x, m, "unknown key '%.80s' of a network device", m->key);
+}
+
+static int netdev(const struct ctx *x, const struct ynode *map)
+{
+    struct cdi_netdev d = { 0 };
+    int r = 0;
+
+    for (const struct ynode *m = map->first; m && r == 0; m = m->next)
+        r = netdev_member(x, m, &d);
+    if (r == 0 && !d.host)
+        r = fail(x, map, "a network device without hostInterfaceName");
+    if (r == 0 && !d.name)
+        d.name = mem_strdup(d.host);
+    for (size_t i = 0; r == 0 && x->ret && i < x->ret->n_netdevs; i++) {
+        const struct cdi_netdev *o = &x->ret->netdevs[i];
+
+        if (strcmp(o->host, d.host) == 0 || (strcmp(o->name, d.name) == 0 &&
+                                             !strchr(d.name, '%')))
+            r = fail(x, map, "network device '%s' as '%s': there is '%s' as '%s' already", d.host,
+                     d.name, o->host, o->name);
+    }
+    if (r < 0 || !x->ret) {
+        netdev_deinit(&d);
+        return r;
+    }
+    x->ret->netdevs = mem_grow(x->ret->netdevs, x->ret->n_netdevs + 1, sizeof d);
+    x->ret->netdevs[x->ret->n_netdevs++] = d;
+    return 0;
+}
+
+/* Not done: there was no machine to try it on. */
+static int intel_rdt(const struct ctx *x, const struct ynode *node)
+{
+    if (!x->ret)
+        return 0;
+    return fail(x, node, "intelRdt is not supported%s",
+                access("/sys/fs/resctrl/schemata", F_OK) < 0 ?
+                    ", and this node has no resctrl file system" : "");
+}
+
 static int env(const struct ctx *x, const struct ynode *node)
 {
     char **v = NULL;
     int r = set_list(x, node, &v);
     size_t n = 0;
 
-    for (; r == 0 && v && v[n]; n++)
-        if (!strchr(v[n], '=') || v[n][0] == '=')
-            r = fail(x, node, "env: '%.80s' is not NAME=value", v[n]);
+    if (r == 0)
+        r = check_env(x, node, v);
     if (r < 0 || !x->ret) {
         free_list(v);
         return r;
     }
+    while (v && v[n])
+        n++;
     x->ret->env = mem_grow(x->ret->env, x->ret->n_env + n + 1, sizeof *v);
     if (n)
         memcpy(x->ret->env + x->ret->n_env, v, n * sizeof *v);
@@ -408,8 +487,10 @@ int cdi_edits_parse(const char *file, const struct ynode *node, struct cdi_edits
             r = each_map(&x, m, hook);
         else if (is_key(m, "additionalGids"))
             r = gids(&x, m);
-        else if (is_key(m, "intelRdt") || is_key(m, "netDevices"))
-            r = ret ? fail(&x, m, "%s is not supported", m->key) : 0;
+        else if (is_key(m, "netDevices"))
+            r = each_map(&x, m, netdev);
+        else if (is_key(m, "intelRdt"))
+            r = intel_rdt(&x, m);
         else
             r = fail(&x, m, "unknown key '%.80s' of containerEdits", m->key);
     }
@@ -426,7 +507,10 @@ struct cdi_edits *cdi_edits_free(struct cdi_edits *e)
         mount_deinit(&e->mounts[i]);
     for (size_t i = 0; i < e->n_hooks; i++)
         hook_deinit(&e->hooks[i]);
+    for (size_t i = 0; i < e->n_netdevs; i++)
+        netdev_deinit(&e->netdevs[i]);
     free_list(e->env);
+    free(e->netdevs);
     free(e->devices);
     free(e->mounts);
     free(e->hooks);

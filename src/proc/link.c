@@ -354,6 +354,7 @@ static void got_ready(struct link *k, const struct wire_ready *m)
     if (!ready)
         return;
     k->ready = NULL;
+    k->on_ctr = NULL;                /* whoever listened to it is gone after this */
     k->pid = m->pid;
     k->keeps_cgroups = m->version >= WIRE_KEEPS_CGROUPS;
     k->init_pid = m->init_pid;
@@ -435,6 +436,7 @@ static void dispatch(struct link *k, const struct wire_hdr *h, const char *body,
         struct wire_reply reply;
         struct wire_started started;
         struct wire_exec_exited exited;
+        struct wire_note note;
     } b;
     struct err err = ERR_INIT;
     struct link_exec *x;
@@ -482,6 +484,11 @@ static void dispatch(struct link *k, const struct wire_hdr *h, const char *body,
         } else if (a) {
             attach_done(a, NULL);
         }
+        break;
+    case WIRE_NOTE:
+        b.note.id[WIRE_ID - 1] = '\0';
+        b.note.text[WIRE_TEXT - 1] = '\0';
+        k->ev.on_note(k->ev.arg, b.note.id, b.note.text);
         break;
     default:                         /* a newer supervisor's event: nothing that we asked for */
         break;

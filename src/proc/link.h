@@ -37,6 +37,8 @@ struct link_events {
     void (*on_exit)(void *arg, const struct link_exit *x);
     /* The supervisor is gone (crash, OOM kill): everything it ran is dead or dying. */
     void (*on_gone)(void *arg);
+    /* About a container: something that went wrong and stopped nothing, for the log. */
+    void (*on_note)(void *arg, const char *ctr, const char *text);
     void *arg;
 };
 

@@ -19,7 +19,8 @@ _Static_assert((int)PLAN_MOUNT_CGROUP == WIRE_MOUNT_CGROUP &&
                    (int)PLAN_MOUNT_SHM == WIRE_MOUNT_SHM &&
                    (int)PLAN_CREATE_SOURCE == WIRE_M_CREATE_SOURCE &&
                    (int)PLAN_IDMAP == WIRE_M_IDMAP && (int)PLAN_SHARED == WIRE_SHARED &&
-                   (int)PLAN_PID_TARGET == WIRE_PID_TARGET,
+                   (int)PLAN_PID_TARGET == WIRE_PID_TARGET &&
+                   (int)PLAN_HOOK_POSTSTOP == WIRE_HOOK_POSTSTOP,
                "plan.h and pod/wire.h number alike");
 
 uint32_t flat_put(struct str *s, const void *p, size_t n)
@@ -198,6 +199,29 @@ static struct wire_arr put_pairs(struct str *s, const struct plan_pair *p, size_
     return flat_array(s, w, n, sizeof *w);
 }
 
+static void put_hooks(struct str *s, const struct plan *p, struct wire_plan *w)
+{
+    auto_free struct wire_hook *v = mem_array(p->n_hooks + 1, sizeof *v);
+
+    if (!p->n_hooks && !p->n_netdevs)
+        return;
+    w->file.need = WIRE_NEED_HOOKS;
+    for (size_t i = 0; i < p->n_hooks; i++) {
+        const struct plan_hook *h = &p->hooks[i];
+
+        v[i].kind = (uint32_t)h->kind;
+        v[i].timeout_ms = h->timeout_ms;
+        v[i].path = flat_string(s, h->path);
+        v[i].argv = put_strings(s, (const char *const *)h->argv, count(h->argv), true);
+        v[i].envp = put_strings(s, (const char *const *)h->envp, count(h->envp), true);
+    }
+    w->hooks = flat_array(s, v, p->n_hooks, sizeof *v);
+    w->netdevs = put_pairs(s, p->netdevs, p->n_netdevs);
+    w->bundle = flat_string(s, p->bundle);
+    w->config = flat_string(s, p->config);
+    w->state = flat_string(s, p->state);
+}
+
 struct wire_arr flat_pairs(struct str *s, const struct plan_pair *p, size_t n)
 {
     return put_pairs(s, p, n);
@@ -232,6 +256,7 @@ int plan_encode(const struct plan *p, int *ret_fd, struct err *err)
     w.symlinks = put_pairs(&s, p->symlinks, p->n_symlinks);
     w.masked = put_strings(&s, p->masked, p->n_masked, false);
     w.readonly = put_strings(&s, p->readonly, p->n_readonly, false);
+    put_hooks(&s, p, &w);
     memcpy(s.p, &w, sizeof w);
     return flat_finish(&s, WIRE_PLAN_CTR, "cricket-plan", ret_fd, err);
 }

@@ -69,6 +69,22 @@ struct plan_pair {
     const char *key, *value;
 };
 
+enum plan_hook_kind {
+    PLAN_HOOK_PRESTART,
+    PLAN_HOOK_CREATE_RUNTIME,
+    PLAN_HOOK_CREATE_CONTAINER,
+    PLAN_HOOK_START_CONTAINER,
+    PLAN_HOOK_POSTSTART,
+    PLAN_HOOK_POSTSTOP,
+};
+
+struct plan_hook {
+    enum plan_hook_kind kind;
+    const char *path;                /* absolute */
+    char *const *argv, *const *envp; /* NULL terminated; argv has one at least */
+    uint32_t timeout_ms;             /* above 0 */
+};
+
 enum plan_pidns { PLAN_PID_POD, PLAN_PID_OWN, PLAN_PID_HOST, PLAN_PID_TARGET };
 
 /* What both a container's first process and a process exec'ed into it have. */
@@ -123,6 +139,13 @@ struct plan {
     const char *log_path;            /* absolute on the host, "" or NULL: output is discarded */
     uint32_t log_line_max;           /* bytes of content per entry */
     const char *mount_label; /* SELinux context= of the root and our file systems, or NULL */
+    /* Hooks, those of a kind in their order. With any: the bundle's directory (<state_dir>/hooks/<id>), the text of
+     * its config.json, and the OCI state without what changes and without its '}'. */
+    const struct plan_hook *hooks;
+    size_t n_hooks;
+    const char *bundle, *config, *state;
+    const struct plan_pair *netdevs; /* key: a network interface of the host, value: in the pod */
+    size_t n_netdevs;
 };
 
 /* Returns a sealed memfd. */

@@ -106,6 +106,12 @@ static void on_gone(void *arg)
     say(json_pack("{s:s}", "ev", "gone"));
 }
 
+static void on_note(void *arg, const char *ctr, const char *text)
+{
+    (void)arg;
+    say(json_pack("{s:s, s:s, s:s}", "ev", "note", "id", ctr, "text", text));
+}
+
 static void on_ctr(void *arg, const struct link_ctr *c)
 {
     (void)arg;
@@ -452,7 +458,7 @@ static void do_attach(const json_t *o)
         fd_close(theirs[i]);
 }
 
-static const struct link_events events = { on_exit_ev, on_gone, NULL };
+static const struct link_events events = { on_exit_ev, on_gone, on_note, NULL };
 
 static void do_spawn(const json_t *o)
 {

@@ -73,7 +73,9 @@ static void test_resolve(void)
                          "- name: eth.0\n  containerEdits:\n    deviceNodes:\n"
                          "    - {path: /dev/zero, fileMode: 0640}\n"
                          "    - {path: /dev/pipe, type: p}\n"
-                         "    mounts:\n    - {hostPath: tmpfs, containerPath: /t, type: tmpfs}\n");
+                         "    mounts:\n    - {hostPath: tmpfs, containerPath: /t, type: tmpfs}\n"
+                         "    netDevices:\n    - {hostInterfaceName: eth7, name: net1}\n"
+                         "    - {hostInterfaceName: eth8}\n");
     struct cdi_edits *e = resolve("vendor.com/gpu=0", "vendor.com/gpu=1", &err);
     if (!ok(e, "two devices of a JSON spec: %s", err.text))
         return;
@@ -116,6 +118,10 @@ static void test_resolve(void)
         is_int(e->devices[1].type, S_IFIFO, "a pipe");
         is_str(e->mounts[0].type, "tmpfs", "a file system of its own");
         ok(!e->mounts[0].options[0], "without options");
+        is_int(e->n_netdevs, 2, "two network interfaces");
+        is_str(e->netdevs[0].host, "eth7", "one of the host");
+        is_str(e->netdevs[0].name, "net1", "with a name in the container");
+        is_str(e->netdevs[1].name, "eth8", "another keeps its name");
     }
     cdi_edits_free(e);
     e = NULL;
@@ -229,7 +235,17 @@ static void test_broken(void)
     broken(ONE("{additionalGids: [-1]}"), "must be a number");
     broken(ONE("{additionalGids: 1}"), "additionalGids must be a list");
     broken(ONE("{intelRdt: {closID: x}}"), "intelRdt is not supported");
-    broken(ONE("{netDevices: [{hostInterfaceName: a, name: b}]}"), "netDevices is not supported");
+    broken(ONE("{hooks: [{hookName: poststop, path: /h, timeout: 0}]}"), "timeout of a hook must be");
+    broken(ONE("{hooks: [{hookName: poststop, path: /h, env: [x]}]}"), "'x' is not NAME=value");
+    broken(ONE("{netDevices: {}}"), "netDevices must be a list");
+    broken(ONE("{netDevices: [{name: a}]}"), "a network device without hostInterfaceName");
+    broken(ONE("{netDevices: [{hostInterfaceName: a/b}]}"), "'a/b' is no name of a network");
+    broken(ONE("{netDevices: [{hostInterfaceName: a, name: abcdefghijklmnop}]}"), "is no name of a");
+    broken(ONE("{netDevices: [{hostInterfaceName: a, mtu: 1}]}"), "unknown key 'mtu' of a network");
+    broken(ONE("{netDevices: [{hostInterfaceName: a, name: x}, {hostInterfaceName: b, name: x}]}"),
+           "network device 'b' as 'x': there is 'a' as 'x' already");
+    broken(ONE("{netDevices: [{hostInterfaceName: a, name: x}, {hostInterfaceName: a, name: y}]}"),
+           "network device 'a' as 'y': there is 'a' as 'x' already");
     for (int i = 0; i < 1000; i++)
         str_puts(&s, "[");
     broken(s.p, "nested deeper");

@@ -133,6 +133,18 @@ static size_t walk(void *base)
     }
     for (uint32_t i = 0; i < w->process.rlimits.count; i++)
         n += ((struct wire_rlimit *)view_at(base, &w->process.rlimits, i))->soft & 1;
+    for (uint32_t i = 0; w->file.need >= WIRE_NEED_HOOKS && i < w->hooks.count; i++) {
+        struct wire_hook *h = view_at(base, &w->hooks, i);
+        n += strlen(view_str(base, h->path)) + strlen(view_str(base, w->config));
+        for (uint32_t k = 0; k < h->argv.count; k++)
+            n += strlen(string_at(base, &h->argv, k));
+        for (uint32_t k = 0; k < h->envp.count; k++)
+            n += strlen(string_at(base, &h->envp, k));
+    }
+    for (uint32_t i = 0; w->file.need >= WIRE_NEED_HOOKS && i < w->netdevs.count; i++) {
+        struct wire_pair *d = view_at(base, &w->netdevs, i);
+        n += strlen(view_str(base, d->key)) + strlen(view_str(base, d->value));
+    }
     for (uint32_t i = 0; i < w->process.seccomp.count; i++)
         n += ((unsigned char *)view_at(base, &w->process.seccomp, i))[7] & 1;
     return n;
@@ -205,6 +217,51 @@ static void refusals(void *base, size_t len)
     ok(!view_check(base, len, WIRE_PLAN_CTR), "and as it was it is good");
 }
 
+static void with_hooks(struct plan *p)
+{
+    static const struct plan_hook hooks[] = {
+        { PLAN_HOOK_CREATE_RUNTIME, "/bin/hook", argv1, envp1, 1500 },
+        { PLAN_HOOK_POSTSTOP, "/bin/other", argv1, envp1 + 2, 60000 },
+    };
+    static const struct plan_pair netdevs[] = { { "eth1", "net1" } };
+    struct err e = ERR_INIT;
+    const char *why = NULL;
+    void *base;
+    size_t len;
+    int fd = -1;
+
+    p->hooks = hooks;
+    p->n_hooks = ARRAY_LEN(hooks);
+    p->netdevs = netdevs;
+    p->n_netdevs = 1;
+    p->bundle = "/b";
+    p->config = "{}";
+    p->state = "{\"id\":\"c1\"";
+    ok(plan_encode(p, &fd, &e) == 0, "a plan with hooks is encoded");
+    ok(view_map(fd, WIRE_PLAN_CTR, &base, &len, &why) == 0, "and mapped: %s", why ? why : "good");
+    struct wire_plan *w = base;
+    struct wire_hook *h = view_at(base, &w->hooks, 0);
+    struct wire_pair *d = view_at(base, &w->netdevs, 0);
+    is_int(w->file.need, WIRE_NEED_HOOKS, "no older cricket-pod takes it");
+    is_int(h->kind, WIRE_HOOK_CREATE_RUNTIME, "a hook");
+    is_int(h->timeout_ms, 1500, "its timeout");
+    is_str(view_str(base, h->path), "/bin/hook", "its path");
+    is_str(string_at(base, &h->argv, 2), "exit 3", "its arguments");
+    is_str(string_at(base, &h->envp, 0), "PATH=/bin", "its environment");
+    is_int(((struct wire_hook *)view_at(base, &w->hooks, 1))->envp.count, 0, "none of another's");
+    is_str(view_str(base, w->config), "{}", "config.json");
+    is_str(view_str(base, d->value), "net1", "a network interface");
+    h->timeout_ms = 0;
+    is_str(view_check(base, len, WIRE_PLAN_CTR), "hook", "a hook without an end");
+    h->timeout_ms = 1500;
+    w->state = 0;
+    is_str(view_check(base, len, WIRE_PLAN_CTR), "bundle", "hooks without a state");
+    w->state = w->id;
+    hostile(base, len);
+    munmap(base, len);
+    close(fd);
+}
+
 int main(void)
 {
     struct plan p;
@@ -226,6 +283,8 @@ int main(void)
     ok(write(fd, "x", 1) < 0 && errno == EPERM, "nobody writes to it any more");
     close(fd);
 
+    with_hooks(&p);
+    fill(&p);
     fd = memfd_create("open", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     ok(ftruncate(fd, 4096) == 0 && view_map(fd, WIRE_PLAN_CTR, &base, &len, &why) == -EPERM,
        "a file that is not sealed");

@@ -215,7 +215,7 @@ static void set_caps(const struct launch *l, const struct wire_process *p)
 }
 
 /* In place: argv and envp were offsets, and become what execve wants. */
-static char **pointers(const struct launch *l, const struct wire_arr *a)
+char **child_pointers(const struct launch *l, const struct wire_arr *a)
 {
     uint64_t *v = (uint64_t *)(void *)((char *)l->base + a->off);
 
@@ -274,7 +274,6 @@ void child_become(struct launch *l)
 {
     struct wire_process *p = &l->plan->process;
     bool filter = p->seccomp.count > 0, nnp = p->flags & WIRE_NO_NEW_PRIVS, again;
-    sigset_t none;
 
     set_stdio(l);
     if (p->flags & WIRE_TTY) {
@@ -285,10 +284,8 @@ void child_become(struct launch *l)
     set_limits(l, p);
     again = set_cwd(l, p, false);
     (void)umask(022);
-    (void)signal(SIGPIPE, SIG_DFL);
-    sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    char **argv = pointers(l, &p->argv), **envp = pointers(l, &p->envp);
+    child_plain_signals();
+    char **argv = child_pointers(l, &p->argv), **envp = child_pointers(l, &p->envp);
 
     if (nnp && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         child_fail(l, errno, "no_new_privs");
@@ -300,6 +297,8 @@ void child_become(struct launch *l)
     set_caps(l, p);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)   /* a change of user clears it */
         child_fail(l, errno, "parent death signal");
+    if (l->hooks)
+        hooks_before_exec(l);
     if (filter && nnp)
         load_seccomp(l, p);
     run(l, argv, envp);

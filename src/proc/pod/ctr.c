@@ -23,7 +23,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { DRAIN_MAX_MS = 10000 };       /* longest that a full disk may hold an exit back */
+enum {
+    DRAIN_MAX_MS = 10000,            /* longest that a full disk may hold an exit back */
+    POSTSTOP_MAX_MS = 5000,          /* and poststop hooks */
+};
 
 struct ctr *ctrs;
 
@@ -42,7 +45,7 @@ static struct ctr *ctr_new(const char *id)
     if (!c)
         return NULL;
     snprintf(c->id, sizeof c->id, "%s", id);
-    c->pidfd = c->oom_fd = c->log.fd = -1;
+    c->pidfd = c->oom_fd = c->plan_fd = c->log.fd = -1;
     c->status.fd = c->out.src.fd = c->err.src.fd = c->in.fd = -1;
     c->out.ctr = c->err.ctr = c;
     c->err.err = true;
@@ -81,8 +84,12 @@ static void ctr_free(struct ctr *c)
         close(c->oom_fd);
     for (size_t i = 0; i < c->n_join; i++)
         close(c->join[i]);
-    if (c->oci && c->state == CTR_STARTING)
-        oci_end();
+    if (c->plan_fd >= 0)
+        close(c->plan_fd);
+    if (c->bundle)
+        hooks_drop_bundle(c->id);
+    if (c->driven && c->state == CTR_STARTING)
+        orphans_end();
     else if (c->oci)
         oci_delete(c->oci, c->id);
     free(c->oci);
@@ -127,6 +134,18 @@ static void send_exit(const struct ctr *c)
     talk_send(WIRE_EXIT, 0, &c->exit, sizeof c->exit, -1);
 }
 
+/* Once, after the end. False: nothing runs. */
+static bool poststop(struct ctr *c)
+{
+    int fd = c->plan_fd;
+    bool runs = poststop_start(c->id, fd);
+
+    close(fd);
+    c->plan_fd = -1;
+    c->bundle = false;               /* goes with them */
+    return runs;
+}
+
 /* Tells of a failure, kills what there is of the child (it is reaped as an orphan) and forgets. */
 static void start_failed(struct ctr *c, int code, const char *text)
 {
@@ -134,6 +153,10 @@ static void start_failed(struct ctr *c, int code, const char *text)
         talk_reply(c->start_serial, code, "%s", text);
     if (c->pidfd >= 0)
         (void)syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
+    if (c->driver)
+        (void)kill(c->driver, SIGKILL);
+    if (c->plan_fd >= 0 && c->told)
+        (void)poststop(c);
     ctr_free(c);
 }
 
@@ -158,6 +181,10 @@ static void on_stdin(struct src *s, uint32_t events)
 
 static void take_news(struct ctr *c, const struct launch_msg *m, int fd)
 {
+    if (m->pid == LAUNCH_NOTE) {
+        talk_note(c->id, m->text);
+        return;
+    }
     if (!m->pid) {
         take_master(c, fd);
         c->in.fn = on_stdin;
@@ -166,10 +193,12 @@ static void take_news(struct ctr *c, const struct launch_msg *m, int fd)
     if (c->told++)
         return;
     close(c->pidfd);
+    if (c->driven)
+        c->driver = c->pid;
     c->pid = m->pid;
     c->pidfd =
         (int)syscall(SYS_pidfd_open, c->pid, 0); /* our child, and not reaped: still that one */
-    if (c->oci && oci_ended(c->pid, &c->dead_status)) {
+    if (c->driven && orphans_have(c->pid, &c->dead_status)) {
         c->dead = true;
         if (c->pidfd >= 0)           /* whoever has the number now */
             close(c->pidfd);
@@ -179,6 +208,11 @@ static void take_news(struct ctr *c, const struct launch_msg *m, int fd)
 
 static void ended(struct ctr *c, int status, int64_t at);
 
+static const char *driver_died(const struct ctr *c)
+{
+    return c->oci ? "whoever drives the OCI runtime died" : "whoever runs the hooks died";
+}
+
 /* All is said: execve has happened, or the runtime has done it. */
 static void started(struct ctr *c)
 {
@@ -186,8 +220,9 @@ static void started(struct ctr *c)
     free(c->launch);
     c->launch = NULL;
     c->state = CTR_RUNNING;
-    if (c->oci)
-        oci_end();
+    c->driver = 0;
+    if (c->driven)
+        orphans_end();
     send_started(c);
     if (c->dead)
         ended(c, c->dead_status, now_wall_ns());
@@ -213,8 +248,8 @@ static void on_status(struct src *s, uint32_t events)
         start_failed(c, r == 1 ? m.code : r, r == 1 ? m.text : strerror(-r));
         return;
     }
-    if (c->oci && c->told < 2) {
-        start_failed(c, -ECHILD, "whoever drives the OCI runtime died");
+    if (c->driven && c->told < 2) {
+        start_failed(c, -ECHILD, driver_died(c));
         return;
     }
     close_status(c);
@@ -317,10 +352,13 @@ void ctr_start(uint32_t serial, const struct wire_start *m, int *fds, size_t n_f
         return;
     }
     r = launch_plan(l, fds[0], WIRE_PLAN_CTR, why, sizeof why);
-    fds[0] = -1;
     if (r < 0) {
         start_failed(c, r, why);
         return;
+    }
+    if (hooks_want_poststop(l)) {
+        c->plan_fd = fds[0];
+        fds[0] = -1;
     }
     if (m->target[0]) {
         t = ctr_find(m->target);
@@ -338,8 +376,11 @@ void ctr_start(uint32_t serial, const struct wire_start *m, int *fds, size_t n_f
             start_failed(c, -ENOMEM, "out of memory");
             return;
         }
-        oci_begin();
     }
+    c->bundle = l->hooks;
+    c->driven = l->driven;
+    if (c->driven)
+        orphans_begin();
     l->userns = c->userns = pod.user >= 0 && !(l->plan->flags & WIRE_HOST_USERNS);
     r = setup_log(c, l);
     if (r < 0) {
@@ -384,12 +425,11 @@ static void read_numbers(void)
     int fd;
 
     for (struct ctr *c = ctrs; c; c = c->next)
-        while (c->state == CTR_STARTING && (c->userns || c->oci) && c->status.fd >= 0 &&
+        while (c->state == CTR_STARTING && (c->userns || c->driven) && c->status.fd >= 0 &&
                recv(c->status.fd, &m, sizeof m, MSG_PEEK | MSG_DONTWAIT) == sizeof m &&
                m.code == 0 && launch_read(c->status.fd, &m, &fd) == 1) {
-            bool same = m.pid == 0;
             take_news(c, &m, fd);
-            if (!same)
+            if (m.pid > 0)
                 break;
         }
 }
@@ -399,12 +439,15 @@ bool ctr_reaped(pid_t pid, int status)
     read_numbers();
     struct ctr *c = ctrs;
 
+    for (struct ctr *d = ctrs; d; d = d->next)
+        if (d->driver == pid)
+            d->driver = 0;
     while (c && (c->pid != pid || c->state > CTR_RUNNING))
         c = c->next;
     if (!c)
         return false;
     int64_t at = now_wall_ns();
-    if (c->state == CTR_STARTING && c->oci && c->told) {
+    if (c->state == CTR_STARTING && c->driven && c->told) {
         c->dead = true;              /* what has started it says so, or why not */
         c->dead_status = status;
         return true;
@@ -417,15 +460,15 @@ bool ctr_reaped(pid_t pid, int status)
             int fd, r = launch_read(c->status.fd, &m, &fd);
             if (r == 1 && m.code == 0) {
                 take_news(c, &m, fd);
-                if (m.pid)
+                if (m.pid > 0)
                     return true;     /* not dead, only somebody else now */
                 continue;
             }
-            if (r != 0 || c->oci) {
+            if (r != 0 || c->driven) {
                 start_failed(c, r == 1 ? m.code : -ECHILD,
-                             r == 1   ? m.text
-                             : c->oci ? "whoever drives the OCI runtime died"
-                                      : "the container's first process died");
+                             r == 1      ? m.text
+                             : c->driven ? driver_died(c)
+                                         : "the container's first process died");
                 return true;
             }
             close_status(c);
@@ -487,6 +530,14 @@ static void on_drain_timeout(struct timer *t)
     ctr_drained(c);
 }
 
+static void on_poststop_timeout(struct timer *t)
+{
+    struct ctr *c = container_of(t, struct ctr, drain);
+
+    c->hold_over = true;
+    ctr_drained(c);
+}
+
 void ctr_drained(struct ctr *c)
 {
     if (c->acked) {
@@ -500,6 +551,10 @@ void ctr_drained(struct ctr *c)
             timer_set(&c->drain, DRAIN_MAX_MS, on_drain_timeout);
         return;
     }
+    if (c->plan_fd >= 0 && poststop(c))
+        timer_set(&c->drain, POSTSTOP_MAX_MS, on_poststop_timeout);
+    if (poststop_runs(c->id) && !c->hold_over)
+        return;
     timer_off(&c->drain);
     c->state = CTR_EXITED;
     attach_ctr_end(c);
@@ -534,8 +589,13 @@ void ctr_replay(void)
 
 void ctr_link_down(void)
 {
-    for (struct ctr *c = ctrs; c; c = c->next)
+    for (struct ctr *c = ctrs, *next; c; c = next) {
+        next = c->next;
         c->start_serial = 0;
+        /* hooks may take their time: the next daemon calls it a failed start long before */
+        if (c->state == CTR_STARTING && c->launch->hooks)
+            start_failed(c, -ECANCELED, "");
+    }
 }
 
 void ctr_kill_all(void)

@@ -63,7 +63,7 @@ static void exec_free(struct exec *x)
         }
     close_status(x);
     if (x->oci && x->launch)
-        oci_end();
+        orphans_end();
     if (x->launch) {
         launch_deinit(x->launch);
         free(x->launch);
@@ -93,7 +93,7 @@ static void take_news(struct exec *x, const struct launch_msg *m, int fd)
     }
     x->told = true;
     x->pid = m->pid;
-    x->dead = oci_ended(x->pid, &x->dead_status);
+    x->dead = orphans_have(x->pid, &x->dead_status);
 }
 
 /* True while it is on its way; false: freed. */
@@ -123,7 +123,7 @@ static bool take_status(struct exec *x, bool dead)
     free(x->launch);
     x->launch = NULL;
     if (x->oci)
-        oci_end();
+        orphans_end();
     x->started_at = now_wall_ns();
     struct wire_started s = { .pid = x->pid,
                               .flags = x->pty >= 0 ? WIRE_FD_0 : 0,
@@ -230,14 +230,13 @@ void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_f
         return;
     }
     r = launch_plan(l, fds[0], WIRE_PLAN_EXEC, why, sizeof why);
-    fds[0] = -1;
     if (r == 0 && l->oci && !c->oci) {
         r = -EINVAL;
         snprintf(why, sizeof why, "the container was not started by an OCI runtime");
     }
     if (r == 0 && l->oci) {
         x->oci = true;
-        oci_begin();
+        orphans_begin();
     }
     if (r == 0)
         r = launch_clone(l, why, sizeof why);

@@ -87,7 +87,6 @@ static void set_labels(const struct launch *l)
 {
     const struct wire_process *p = &l->plan->process;
 
-    child_oom_adj(l);
     if (p->apparmor) {
         const char *path = "/proc/self/attr/apparmor/exec";
         if (access(path, F_OK) < 0)
@@ -96,6 +95,15 @@ static void set_labels(const struct launch *l)
     }
     if (p->selinux)
         set_attr(l, "SELinux label", "/proc/self/attr/exec", "", view_str(l->base, p->selinux));
+}
+
+void child_plain_signals(void)
+{
+    sigset_t none;
+
+    (void)signal(SIGPIPE, SIG_DFL);
+    sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 static void join(const struct launch *l, int fd, int type, const char *what)
@@ -178,6 +186,13 @@ static void new_container(struct launch *l)
     make_cwd(l, root);
     if (p->process.flags & WIRE_TTY)
         child_pty(l, root);
+    if (l->hooks) {
+        if (l->host_dir >= 0)
+            child_leave_build(l, root);
+        hooks_before_pivot(l);
+        if (l->host_dir >= 0)
+            set_labels(l);           /* for the next execve, which would have been the hook's */
+    }
     if ((p->flags & WIRE_ROOT_RDONLY) &&
         sys_setattr(root, 0, 1 /* MOUNT_ATTR_RDONLY */, 0, 0, -1) < 0)
         child_fail(l, errno, "read-only root");
@@ -220,10 +235,14 @@ static void child(struct launch *l)
         _exit(127);                  /* the supervisor went before the line above */
     if (l->oci)
         oci_child(l);
+    if (l->driven)
+        hooks_child(l);
     for (size_t i = 0; !l->cgroup2 && i < l->n_cgroups; i++)
         if (write(l->cgroups[i], "0", 1) != 1)
             child_fail(l, errno, "join cgroup %zu of %zu", i + 1, l->n_cgroups);
-    set_labels(l);
+    child_oom_adj(l);
+    if (!hooks_want_host(l))
+        set_labels(l);
     if (setsid() < 0)
         child_fail(l, errno, "new session");
     child_give_pipes(l);
@@ -237,7 +256,7 @@ static void child(struct launch *l)
 void launch_init(struct launch *l)
 {
     memset(l, 0, sizeof *l);
-    l->target = l->status = l->status_child = l->pidfd = -1;
+    l->target = l->status = l->status_child = l->pidfd = l->host_dir = -1;
     for (int i = 0; i < 3; i++)
         l->stdio[i] = -1;
 }
@@ -246,35 +265,64 @@ int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, s
 {
     const char *bad = "";
     int r = view_map(plan_fd, kind, &l->base, &l->len, &bad);
+    bool netdevs;
 
-    close(plan_fd);
     if (r < 0) {
         snprintf(why, n, "launch plan: %s: %s", bad, strerror(-r));
         return r;
     }
     l->plan = l->base;
     l->oci = l->plan->file.need >= WIRE_NEED_OCI && l->plan->oci_path;
+    if (kind == WIRE_PLAN_CTR && l->plan->file.need >= WIRE_NEED_HOOKS) {
+        l->hooks = l->plan->hooks.count > 0 && !l->oci;
+        netdevs = l->plan->netdevs.count > 0;
+    } else {
+        l->hooks = netdevs = false;
+    }
+    l->driven = l->oci || l->hooks || netdevs;
     return 0;
 }
 
-int launch_clone(struct launch *l, char *why, size_t n)
+/* The process itself, where the plan wants it. Its number or -errno; in it this does not return. */
+long launch_process(struct launch *l, uint64_t flags, int *pidfd, char *why, size_t n)
 {
-    uint64_t flags = 0;
-    int pair[2], pidns = -1;
+    int pidns = -1, cgroup = l->cgroup2 && l->n_cgroups && !l->driven ? l->cgroups[0] : -1;
 
-    if (l->oci)
-        ;                            /* the runtime joins them */
+    if (l->driven)
+        ;                            /* the process that is driven joins it */
     else if (l->exec || l->plan->pidns == WIRE_PID_TARGET)
         pidns = l->target;
     else if (l->plan->pidns == WIRE_PID_POD)
         pidns = pod.pidns;
     else if (l->plan->pidns == WIRE_PID_OWN && !l->userns)
         flags |= CLONE_NEWPID; /* else child_again(): it has to belong to the user namespace */
-    if (pidns < 0 && !l->oci &&
+    if (pidns < 0 && !l->driven &&
         (l->exec || l->plan->pidns == WIRE_PID_TARGET || l->plan->pidns == WIRE_PID_POD)) {
         snprintf(why, n, "the PID namespace to join does not exist");
         return -ESRCH;
     }
+    if (pidns >= 0 && setns(pidns, CLONE_NEWPID) < 0) {
+        int e = errno;
+        snprintf(why, n, "join a PID namespace: %s", strerror(e));
+        return -e;
+    }
+    long pid = sys_clone3(flags, pidfd, cgroup);
+    if (pid == 0)
+        child(l);
+    int e = errno;
+    if (pidns >= 0)
+        (void)setns(pod.own_pid, CLONE_NEWPID);
+    if (pid < 0) {
+        snprintf(why, n, "clone: %s", strerror(e));
+        return -e;
+    }
+    return pid;
+}
+
+int launch_clone(struct launch *l, char *why, size_t n)
+{
+    int pair[2];
+
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         snprintf(why, n, "socketpair: %s", strerror(errno));
         return -errno;
@@ -282,24 +330,11 @@ int launch_clone(struct launch *l, char *why, size_t n)
     l->status = pair[0];
     l->status_child = pair[1];
     (void)fcntl(l->status, F_SETFL, O_NONBLOCK);
-    if (pidns >= 0 && setns(pidns, CLONE_NEWPID) < 0) {
-        int e = errno;
-        snprintf(why, n, "join a PID namespace: %s", strerror(e));
-        return -e;
-    }
-    long pid = sys_clone3(flags, l->exec ? NULL : &l->pidfd,
-                          l->cgroup2 && l->n_cgroups && !l->oci ? l->cgroups[0] : -1);
-    if (pid == 0)
-        child(l);
-    int e = errno;
-    if (pidns >= 0)
-        (void)setns(pod.own_pid, CLONE_NEWPID);
+    long pid = launch_process(l, 0, l->exec ? NULL : &l->pidfd, why, n);
     close(l->status_child);
     l->status_child = -1;
-    if (pid < 0) {
-        snprintf(why, n, "clone: %s", strerror(e));
-        return -e;
-    }
+    if (pid < 0)
+        return (int)pid;
     l->pid = (pid_t)pid;
     return 0;
 }

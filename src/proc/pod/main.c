@@ -146,7 +146,7 @@ static void kill_children(void)
         (void)close(fd);
     buf[n > 0 ? n : 0] = '\0';
     for (char *p = buf, *e; (n = strtol(p, &e, 10)) > 1; p = e)
-        if (!oci_deleting((pid_t)n))
+        if (!oci_deleting((pid_t)n) && !poststop_pid((pid_t)n))
             (void)kill((pid_t)n, SIGKILL);
 }
 
@@ -163,9 +163,9 @@ static void on_child(struct src *s, uint32_t events)
         if (pid == pod.init)
             pod.init = 0;            /* the kernel kills what is left in its namespace */
         else if (!ctr_reaped(pid, status) && !exec_reaped(pid, status) && !oci_reaped(pid))
-            oci_orphan(pid, status); /* that came to us as the subreaper */
+            orphans_add(pid, status); /* that came to us as the subreaper */
     }
-    if (pod.stopping && pid < 0)
+    if (pod.stopping && pid < 0 && !poststop_runs(NULL))
         talk_finish();               /* no child is left, not even an orphan */
     if (pod.stopping)
         kill_children();

@@ -447,6 +447,55 @@ static void enter_userns(struct launch *l)
         child_again(l);
 }
 
+static int bundle_open(const struct launch *l, const char *name)
+{
+    char path[PATH_MAX];
+
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", view_str(l->base, l->plan->bundle), name) >=
+        sizeof path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return open_path(path);
+}
+
+/* Hooks are to find the node's files, and the container's root at its place in the bundle: the
+ * container's mount namespace begins as a copy of the host's. The root is made where it always is,
+ * in a clone of our own small tree that is mounted in the bundle and is "/" meanwhile. */
+static void enter_build(struct launch *l)
+{
+    int tree, fd;
+
+    if (setns(pod.small_mnt, CLONE_NEWNS) < 0)
+        child_fail(l, errno, "enter the supervisor's mount namespace");
+    tree = sys_open_tree(AT_FDCWD, "/", AT_RECURSIVE);
+    if (tree < 0 || setns(pod.host_mnt, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0 ||
+        mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
+        child_fail(l, errno, "copy the host's mount namespace");
+    l->host_dir = open_path("/");
+    fd = bundle_open(l, "build");
+    if (l->host_dir < 0 || fd < 0 || sys_move_mount(tree, fd) < 0)
+        child_fail(l, errno, "attach at '%s/build'", view_str(l->base, l->plan->bundle));
+    close(fd);
+    close(tree);
+    fd = bundle_open(l, "build");    /* what is mounted there now */
+    if (fd < 0 || fchdir(fd) < 0 || chroot(".") < 0)
+        child_fail(l, errno, "enter '%s/build'", view_str(l->base, l->plan->bundle));
+    close(fd);
+}
+
+void child_leave_build(const struct launch *l, int root)
+{
+    int to;
+
+    if (fchdir(l->host_dir) < 0 || chroot(".") < 0)
+        child_fail(l, errno, "leave '%s/build'", view_str(l->base, l->plan->bundle));
+    to = bundle_open(l, "rootfs");
+    if (to < 0 || sys_move_mount(root, to) < 0)
+        child_fail(l, errno, "attach at '%s/rootfs'", view_str(l->base, l->plan->bundle));
+    close(to);
+}
+
 int child_root(struct launch *l)
 {
     const struct wire_plan *p = l->plan;
@@ -458,7 +507,9 @@ int child_root(struct launch *l)
     if (setns(pod.host_mnt, CLONE_NEWNS) < 0)
         child_fail(l, errno, "enter the host's mount namespace");
     take_sources(l, &r);
-    if (setns(pod.small_mnt, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0)
+    if (hooks_want_host(l))
+        enter_build(l);
+    else if (setns(pod.small_mnt, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0)
         child_fail(l, errno, "new mount namespace");
     mount_root(l, &r);
     for (uint32_t i = 0; i < p->mounts.count; i++) {

@@ -50,12 +50,12 @@ static struct orphan *orphans;
 static size_t n_orphans, orphans_cap;
 static unsigned launching;
 
-void oci_begin(void)
+void orphans_begin(void)
 {
     launching++;
 }
 
-void oci_end(void)
+void orphans_end(void)
 {
     if (--launching)
         return;
@@ -64,7 +64,7 @@ void oci_end(void)
     n_orphans = orphans_cap = 0;
 }
 
-void oci_orphan(pid_t pid, int status)
+void orphans_add(pid_t pid, int status)
 {
     if (!launching)
         return;
@@ -79,7 +79,7 @@ void oci_orphan(pid_t pid, int status)
     orphans[n_orphans++] = (struct orphan){ pid, status };
 }
 
-bool oci_ended(pid_t pid, int *status)
+bool orphans_have(pid_t pid, int *status)
 {
     for (size_t i = n_orphans; i-- > 0;)
         if (orphans[i].pid == pid) {
@@ -134,15 +134,6 @@ static int own_mounts(void)
     return 0;
 }
 
-static void plain_signals(void)
-{
-    sigset_t none;
-
-    (void)signal(SIGPIPE, SIG_DFL);
-    sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 static void exec_delete(const char *path, const char *id) __attribute__((noreturn));
 static void exec_delete(const char *path, const char *id)
 {
@@ -152,7 +143,7 @@ static void exec_delete(const char *path, const char *id)
     if ((size_t)snprintf(root, sizeof root, "%s/oci/r", pod.state_dir) >= sizeof root ||
         setns(pod.host_mnt, CLONE_NEWNS) < 0 || own_mounts() < 0 || chdir("/") < 0)
         _exit(127);
-    plain_signals();
+    child_plain_signals();
     (void)alarm(DELETE_MAX_S);
     (void)execve(path, (char *const *)(uintptr_t)argv, environment);
     _exit(127);
@@ -366,7 +357,7 @@ static void become_runtime(const struct driver *d, const char *const *argv, cons
     d->l->status_child = 3;
     (void)syscall(SYS_close_range, 4, ~0U, 0);
     (void)umask(022);
-    plain_signals();
+    child_plain_signals();
     (void)execve(d->path, (char *const *)(uintptr_t)argv, environment);
     child_fail(d->l, errno, "run the OCI runtime '%s'", d->path);
 }
@@ -552,6 +543,7 @@ void oci_child(struct launch *l)
     if ((size_t)snprintf(d.bundle, sizeof d.bundle, "%s/oci/b", pod.state_dir) >= sizeof d.bundle)
         child_fail(l, ENAMETOOLONG, "'%s'", pod.state_dir);
     snprintf(d.root, sizeof d.root, "%s/oci/r", pod.state_dir);
+    netdev_move_all(l);
     child_oom_adj(l);
     (void)setsid();
     child_give_pipes(l);

@@ -8,6 +8,8 @@
  *      root.c     paths inside that                 exec.c     more processes
  *      stdio.c    pipes and pty -> CRI log          attach.c   clients
  *      oci.c      an OCI runtime in place of launch.c          view.c     is a plan what it says
+ *      hooks.c    CDI's hooks around a launch         poststop.c after the end
+ *      netdev.c   network interfaces that come along
  *
  * The supervisor lives in a mount namespace of its own with next to nothing mounted, so that a
  * launch copies next to nothing (every mount of the host would cost each launch). Host paths are
@@ -97,6 +99,7 @@ void talk_send(uint16_t type, uint32_t serial, const void *body, size_t len,
                int fd /* -1; dup'ed */);
 void talk_reply(uint32_t serial, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+void talk_note(const char *id, const char *text);     /* of a container, for the daemon's log */
 void talk_finish(void);              /* sends what is queued, waiting for it a moment */
 
 /* ---- launching: what the child works from */
@@ -112,6 +115,9 @@ struct launch {
     bool exec;                       /* into a container, not a new one */
     bool userns;
     bool oci;                        /* the child drives an OCI runtime: oci.c */
+    bool hooks;                      /* there are some, and no OCI runtime runs them */
+    bool driven;                     /* the child drives another process: oci.c, hooks.c */
+    int host_dir;                    /* "/" of the host while the root is made; -1: hooks.c */
     pid_t target_pid;                /* of target, where oci needs it; 0 */
     int target; /* pidfd: whose PID namespace (TARGET), or whose everything (exec) */
     int stdio[3];                    /* the child's ends; -1: /dev/null, or the pty */
@@ -123,17 +129,23 @@ struct launch {
 /* What comes over `status`. End of file: execve has happened. */
 struct launch_msg {
     int32_t code;                    /* 0: news, see below; else negative errno */
-    int32_t pid; /* the child goes on as this process; 0: a pty's master comes along */
+    /* the child goes on as this process; 0: a pty's master comes along; or LAUNCH_* */
+    int32_t pid;
     char text[512];
 };
+enum {
+    LAUNCH_NOTE = -1,                /* text is for the log */
+    LAUNCH_BUILT = -2,               /* to the driver in hooks.c: the root stands */
+};
 
-/* A child that drives a runtime says `pid` twice for a container (created, started), once for an
- * exec. */
+/* A child that drives another process says `pid` twice for a container (created, started), once
+ * for an exec. */
 
 void launch_init(struct launch *l);
-/* Maps the plan. fds are taken over. */
+/* Maps the plan; plan_fd stays the caller's. */
 int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, size_t n);
 int launch_clone(struct launch *l, char *why, size_t n);
+long launch_process(struct launch *l, uint64_t flags, int *pidfd, char *why, size_t n);
 /* everything but status, pid and pidfd of a launch that succeeded */
 void launch_deinit(struct launch *l);
 int launch_read(int status, struct launch_msg *m,
@@ -154,6 +166,12 @@ void child_mapped_root(const struct launch *l); /* of the user namespace just en
 void child_send_master(const struct launch *l, int fd);
 void child_oom_adj(const struct launch *l);
 void child_give_pipes(const struct launch *l);
+void child_plain_signals(void);
+/* argv or envp, made of offsets in place */
+char **child_pointers(const struct launch *l, const struct wire_arr *a);
+/* mounts.c: host_dir is the root again, and the container's is at <bundle>/rootfs */
+void child_leave_build(const struct launch *l, int root);
+void netdev_move_all(const struct launch *l);    /* netdev.c */
 uid_t host_uid(uint32_t id); /* an id of the pod's user namespace, as the host sees it */
 gid_t host_gid(uint32_t id);
 /* root.c: beneath the directory `root`, wherever links lead; -1 and errno */
@@ -169,16 +187,38 @@ int sys_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t pro
 /* ---- oci.c */
 
 void oci_child(struct launch *l) __attribute__((noreturn));
-/* A runtime's process comes to us as an orphan, and may have ended before we are told its number:
- * while launches are under way, the ends of orphans are kept. */
-void oci_begin(void);
-void oci_end(void);
-void oci_orphan(pid_t pid, int status);
-bool oci_ended(pid_t pid, int *status);          /* true: it has ended */
+/* A process that was driven comes to us as an orphan, and may have ended before we are told its
+ * number: while such launches are under way, the ends of orphans are kept. */
+void orphans_begin(void);
+void orphans_end(void);
+void orphans_add(pid_t pid, int status);
+bool orphans_have(pid_t pid, int *status);          /* true: it has ended */
 /* Has the runtime forget the container, after its end. */
 void oci_delete(const char *path, const char *id);
 bool oci_deleting(pid_t pid);                    /* is it one of those? then it ends by itself */
 bool oci_reaped(pid_t pid);
+
+/* ---- hooks.c */
+
+void hooks_child(struct launch *l) __attribute__((noreturn));   /* the driver */
+/* in the container's first process; a hook that fails ends it */
+void hooks_before_pivot(const struct launch *l);
+void hooks_before_exec(const struct launch *l);
+/* has hooks that look at the container before pivot_root: it is made in a copy of the host's tree
+ */
+bool hooks_want_host(const struct launch *l);
+bool hooks_want_poststop(const struct launch *l);
+void hooks_run_poststop(const struct launch *l, int status);    /* notes go to status */
+void hooks_drop_bundle(const char *id);
+
+/* ---- poststop.c */
+
+/* Runs these hooks in a child, drops the bundle after them, then calls ctr_drained() if the
+ * container is still there. False: that has failed and was told, and the bundle is gone. */
+bool poststop_start(const char *id, int plan_fd);
+bool poststop_runs(const char *id);              /* NULL: any */
+bool poststop_pid(pid_t pid);                    /* is it such a child? it ends by itself */
+void poststop_hurry(void);                       /* the pod ends: they have a moment more */
 
 /* ---- containers */
 
@@ -216,6 +256,11 @@ struct ctr {
     int pidfd;
     bool userns;
     char *oci;                       /* the OCI runtime that has it; NULL: ours */
+    bool driven;                     /* as in its launch */
+    bool bundle;                     /* there is one, ours to remove: hooks.c */
+    bool hold_over;                  /* poststop hooks do not hold the exit any longer */
+    int plan_fd;                     /* for poststop hooks that are still to run; -1 */
+    pid_t driver;                    /* while STARTING, after `pid` was told; 0: none */
     uint8_t told;                    /* how often it has said `pid` while STARTING */
     bool dead;                       /* it ended while STARTING, as dead_status says */
     int dead_status;

@@ -155,6 +155,15 @@ void talk_reply(uint32_t serial, int code, const char *fmt, ...)
     talk_send(WIRE_REPLY, serial, &r, offsetof(struct wire_reply, text) + strlen(r.text) + 1, -1);
 }
 
+void talk_note(const char *id, const char *text)
+{
+    struct wire_note m = { .text = "" };
+
+    snprintf(m.id, sizeof m.id, "%s", id);
+    snprintf(m.text, sizeof m.text, "%s", text);
+    talk_send(WIRE_NOTE, 0, &m, offsetof(struct wire_note, text) + strlen(m.text) + 1, -1);
+}
+
 static void send_ready(uint32_t serial)
 {
     struct wire_ready r = { WIRE_VERSION, getpid(), pod.init, pod.made_netns };
@@ -253,6 +262,7 @@ static void do_shutdown(uint32_t serial)
     shutdown_serial = serial;
     ctr_kill_all();
     exec_link_down();
+    poststop_hurry();
     if (pod.init)
         (void)kill(pod.init, SIGKILL);
     main_kick();

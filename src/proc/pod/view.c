@@ -115,6 +115,46 @@ static const char *check_ctr(const struct view *v, const struct wire_plan *p)
     return NULL;
 }
 
+static const char *check_hooks(const struct view *v, const struct wire_plan *p)
+{
+    struct wire_hook h;
+    struct wire_pair d;
+
+    if (!arr_ok(v, &p->hooks, sizeof h, 0))
+        return "hooks";
+    if (p->hooks.count && (!p->bundle || !p->config || !p->state || !str_ok(v, p->bundle) ||
+                           !str_ok(v, p->config) || !str_ok(v, p->state)))
+        return "bundle";
+    for (uint32_t i = 0; i < p->hooks.count; i++) {
+        get(v, &p->hooks, i, &h, sizeof h);
+        if (h.kind > WIRE_HOOK_POSTSTOP || !h.timeout_ms || !h.path || !str_ok(v, h.path) ||
+            !h.argv.count || !strings_ok(v, &h.argv, true) || !strings_ok(v, &h.envp, true))
+            return "hook";
+    }
+    if (!arr_ok(v, &p->netdevs, sizeof d, 0))
+        return "network interfaces";
+    for (uint32_t i = 0; i < p->netdevs.count; i++) {
+        get(v, &p->netdevs, i, &d, sizeof d);
+        if (!str_ok(v, d.key) || !d.key || !str_ok(v, d.value) || !d.value)
+            return "network interface";
+    }
+    return NULL;
+}
+
+/* The part behind the first version's, as far as it is there. */
+static const char *check_later(const struct view *v, const struct wire_plan *p)
+{
+    bool hooks = p->file.need >= WIRE_NEED_HOOKS;
+
+    if (p->file.need < WIRE_NEED_OCI)
+        return NULL;
+    if (v->len < (hooks ? sizeof *p : offsetof(struct wire_plan, bundle)) ||
+        !str_ok(v, p->oci_path) || !str_ok(v, p->oci_json) || !p->oci_path != !p->oci_json ||
+        (!hooks && !p->oci_path))
+        return "runtime";
+    return hooks ? check_hooks(v, p) : NULL;
+}
+
 static const char *check_sandbox(const struct view *v, const struct wire_sandbox *s)
 {
     struct wire_pair p;
@@ -158,11 +198,9 @@ const char *view_check(const void *base, size_t len, enum wire_kind kind)
     const struct wire_plan *p = base;
     if (!str_ok(&v, p->id) || !p->id)
         return "id";
-    if (f.need >= WIRE_NEED_OCI &&
-        (len < sizeof *p || !str_ok(&v, p->oci_path) || !str_ok(&v, p->oci_json) || !p->oci_path ||
-         !p->oci_json))
-        return "runtime";
-    const char *bad = check_process(&v, &p->process);
+    const char *bad = check_later(&v, p);
+    if (!bad)
+        bad = check_process(&v, &p->process);
     if (bad || kind == WIRE_PLAN_EXEC)
         return bad;
     return check_ctr(&v, p);

@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 enum {
-    WIRE_VERSION = 3,
+    WIRE_VERSION = 4,
     WIRE_MSG_MAX = 1536,             /* bytes of one message */
     WIRE_FDS_MAX = 24,
     WIRE_ID = 72,                    /* room for an id of 64 digits and its NUL */
@@ -53,6 +53,7 @@ enum wire_type {
     WIRE_EXEC_STARTED,               /* wire_started; fds: [pty master] */
     WIRE_EXEC_EXITED,                /* wire_exec_exited; serial: of the EXEC */
     WIRE_ATTACH_END,                 /* serial: of the ATTACH; wire_reply if it was cut short */
+    WIRE_NOTE,                       /* wire_note: worth a line in the log; serial 0 */
 };
 
 struct wire_hdr {
@@ -129,6 +130,10 @@ struct wire_started {
     int64_t started_at;
 };
 struct wire_exec_exited { int32_t status; };
+struct wire_note {
+    char id[WIRE_ID];                /* of the container */
+    char text[WIRE_TEXT];
+};
 
 /* ---- files */
 
@@ -189,6 +194,22 @@ struct wire_process {
     uint64_t cap_bounding, cap_effective, cap_permitted, cap_inheritable, cap_ambient;
 };
 
+/* Hooks of the OCI runtime-spec, in the order in which they run. */
+enum wire_hook_kind {
+    WIRE_HOOK_PRESTART,
+    WIRE_HOOK_CREATE_RUNTIME,
+    WIRE_HOOK_CREATE_CONTAINER,
+    WIRE_HOOK_START_CONTAINER,
+    WIRE_HOOK_POSTSTART,
+    WIRE_HOOK_POSTSTOP,
+};
+
+struct wire_hook {
+    uint32_t kind, timeout_ms;
+    wire_str path, reserved;
+    struct wire_arr argv, envp;      /* as those of a process */
+};
+
 enum {
     WIRE_ROOT_RDONLY = 1 << 0,
     WIRE_HOST_NET = 1 << 1,
@@ -208,8 +229,14 @@ struct wire_plan {                   /* WIRE_PLAN_CTR; WIRE_PLAN_EXEC: process a
     /* file.need >= WIRE_NEED_OCI, both kinds: the binary that launches, and what it is given
      * (config.json, process.json). Else not there. */
     wire_str oci_path, oci_json;
+    /* file.need >= WIRE_NEED_HOOKS, containers only; oci_* are then 0 where none launches. The
+     * bundle has the container's id for a name, below <state_dir>/hooks. state: the OCI state as
+     * far as it stays the same, without the '}'. */
+    wire_str bundle, config, state;
+    struct wire_arr hooks;           /* wire_hook */
+    struct wire_arr netdevs;         /* wire_pair: name on the host, name in the pod */
 };
-enum { WIRE_NEED_OCI = 2 };
+enum { WIRE_NEED_OCI = 2, WIRE_NEED_HOOKS = 4 };
 
 /* plan.h's PLAN_* under names of this side; plan.c asserts that they agree */
 enum {

@@ -326,7 +326,7 @@ fails(d, "chdir '/proc/1/root'", "nor through another process", cwd="/proc/1/roo
 BPF = [struct.unpack("<Q", struct.pack("<HBBI", *i))[0] for i in (
     (0x20, 0, 0, 0), (0x15, 0, 1, 83), (0x06, 0, 0, 0x00050001), (0x15, 0, 1, 258), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000))]
 for nnp in (True, False):
-    st, text = run(d, "mkdir /tmp/x; grep -E 'Seccomp:|NoNew' /proc/self/status", seccomp=BPF, nnp=nnp)
+    st, text = run(d, "mkdir /tmp/x 2>&1; grep -E 'Seccomp:|NoNew' /proc/self/status", seccomp=BPF, nnp=nnp)
     like(text, r"Operation not permitted\nNoNewPrivs:\t%d\nSeccomp:\t2\n" % nnp, "a filter, no_new_privs %s" % nnp)
 
 # ---- its file systems

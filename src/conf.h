@@ -32,6 +32,7 @@ struct conf_runtime {
 struct conf_mirror {                 /* registries.mirrors of k3s's registries.yaml */
     char *host;                      /* "docker.io", "*" */
     char **endpoints;                /* URLs in order (https:// or http://), NULL terminated */
+    char **rewrite;                  /* pattern, replacement, pattern, ..., NULL; NULL: none */
     struct conf_mirror *next;
 };
 

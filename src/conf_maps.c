@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `registries` (shaped like k3s's registries.yaml, so that such a file can be used as it is) and
- * `runtimes`: maps whose keys are hosts and names, merged entry by entry over the files. What we
- * cannot do (k3s's `rewrite`) is an error here and not ignored: a pull from the wrong place would
- * be the silent result. */
+ * `runtimes`: maps whose keys are hosts and names, merged entry by entry over the files. */
 #include "conf_priv.h"
 
 #include "mem.h"
+#include "rewrite.h"
 #include "str.h"
 
 #include <string.h>
@@ -16,6 +15,7 @@ static struct conf_mirror *mirror_free(struct conf_mirror *m)
     if (m) {
         free(m->host);
         conf_list_free(m->endpoints);
+        conf_list_free(m->rewrite);
         free(m);
     }
     return NULL;
@@ -146,6 +146,27 @@ static int host_name(const struct conf_at *at, struct err *err)
     return 0;
 }
 
+static int rewrite_rule(void *ctx, const struct conf_at *at, struct err *err)
+{
+    struct conf_mirror *m = ctx;
+    struct err why = ERR_INIT;
+    auto_free char *to = NULL;
+    size_t n = 0;
+    int r = conf_text(at, &to, err);
+
+    if (r < 0)
+        return r;
+    if (rewrite_check(at->node->key, to, &why) < 0)
+        return conf_fail(at, err, "%s", why.text);
+    while (m->rewrite && m->rewrite[n])
+        n++;
+    m->rewrite = mem_grow(m->rewrite, n + 3, sizeof *m->rewrite);
+    m->rewrite[n] = mem_strdup(at->node->key);
+    m->rewrite[n + 1] = take_ptr(to);
+    m->rewrite[n + 2] = NULL;
+    return 0;
+}
+
 static int mirror_member(void *ctx, const struct conf_at *at, struct err *err)
 {
     struct conf_mirror *m = ctx;
@@ -153,7 +174,7 @@ static int mirror_member(void *ctx, const struct conf_at *at, struct err *err)
     if (strcmp(at->node->key, "endpoint") == 0)
         return conf_list(at, endpoint, &m->endpoints, err);
     if (strcmp(at->node->key, "rewrite") == 0)
-        return conf_fail(at, err, "rewriting of repository names is not supported");
+        return each(at, rewrite_rule, m, err);
     return conf_fail(at, err, "unknown key");
 }
 
@@ -282,6 +303,11 @@ json_t *conf_registries_json(const struct conf *c)
         for (char **e = m->endpoints; *e; e++)
             json_array_append_new(list, json_string(*e));
         json_object_set_new(o, "endpoint", list);
+        json_t *rewrite = m->rewrite ? json_object() : NULL;
+        for (char **w = m->rewrite; w && *w; w += 2)
+            json_object_set_new(rewrite, w[0], json_string(w[1]));
+        if (rewrite)
+            json_object_set_new(o, "rewrite", rewrite);
         json_object_set_new(mirrors, m->host, o);
     }
     for (const struct conf_registry *g = c->registries; g; g = g->next) {

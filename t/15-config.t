@@ -98,7 +98,9 @@ Y
 chmod 600 "$tmp/registries.yaml"
 echo "registries_file: $tmp/registries.yaml" >"$tmp/c.yaml"
 fine "$tmp/c.yaml" "k3s's registries.yaml"
-echo '    rewrite: {"a": "b"}' | sed -i '4r /dev/stdin' "$tmp/registries.yaml"
+echo '    rewrite: {"^rancher/(.*)": "mirror/$1"}' | sed -i '4r /dev/stdin' "$tmp/registries.yaml"
+fine "$tmp/c.yaml" "and its rewriting of names"
+sed -i '5s/(/(?:/' "$tmp/registries.yaml"
 ok "$(check "$tmp/c.yaml" | grep -q "registries_file: .*registries.yaml:5: registries.mirrors.docker.io.rewrite" && echo 1)" \
     "what cannot be done of it is an error with file and line"
 examples=$(sed -n '/^\.Sh EXAMPLES/,/^\.Sh/{/^\.Bd/,/^\.Ed/p}' "$srcdir/man/cricket.yaml.5" | grep -v '^\.')

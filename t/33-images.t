@@ -10,7 +10,8 @@ from pulling import Answer, Drop, FakeRegistry, Gate, with_descriptors  # noqa: 
 
 reg = FakeRegistry()
 d = Daemon(own_net=False, config={"pinned_images": ["*/pinned/*"], "pull": {"stall": "30s"},
-                                  "registries": {"mirrors": {"docker.io": {"endpoint": ["http://" + reg.host]}}}})
+                                  "registries": {"mirrors": {"docker.io": {"endpoint": ["http://" + reg.host]}, "renamed.example": {
+                                      "endpoint": ["http://" + reg.host], "rewrite": {"^old/(.*)$": "a/$1"}}}}})
 
 
 def image(name, size=0, config=None, **fields):
@@ -93,6 +94,8 @@ i = status(one.id).image
 is_((len(i.repo_tags), len(i.repo_digests), usage()), (3, 2, used), "the same image of another repository: one record, no more use")
 is_(pull("a/one:1"), one.id, "by docker.io's mirror")
 ok("docker.io/a/one:1" in status("a/one:1").image.repo_tags, "with the name that was asked for")
+is_(pull("renamed.example/old/one:1"), one.id, "by a mirror that has the repository under another name")
+ok("renamed.example/old/one:1" in status(one.id).image.repo_tags, "with the name that was asked for, too")
 
 # --- by digest only, users
 anon = image("anon", 0, {"User": "www-data:1004"})

@@ -29,7 +29,7 @@ static void hosts_make(struct handlers *h)
     hosts->mirrors = mirrors;
     hosts->configs = configs;
     for (const struct conf_mirror *m = c->mirrors; m; m = m->next)
-        mirrors[hosts->n_mirrors++] = (struct hosts_mirror){ m->host, m->endpoints };
+        mirrors[hosts->n_mirrors++] = (struct hosts_mirror){ m->host, m->endpoints, m->rewrite };
     for (const struct conf_registry *r = c->registries; r; r = r->next)
         configs[hosts->n_configs++] = (struct hosts_config){
             .host = r->host,

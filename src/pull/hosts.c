@@ -2,10 +2,13 @@
 /* The origin of a domain is the domain itself over HTTPS, with two exceptions: the default domain
  * is served by its registry-1 host, and a loopback registry speaks plain HTTP unless TLS is
  * configured for it. Mirrors go first. A mirror learns from ?ns= which registry is meant, since one
- * mirror may stand for many. */
+ * mirror may stand for many, and may have the repository under another name (k3s's `rewrite`); the
+ * origin never has. */
 #include "pull/hosts.h"
 
 #include "mem.h"
+#include "pull/ref.h"
+#include "rewrite.h"
 #include "str.h"
 
 #include <errno.h>
@@ -70,12 +73,29 @@ static bool config_wants_tls(const struct hosts_config *c)
     return c && (c->ca_file || c->cert_file || c->key_file || c->insecure_skip_verify);
 }
 
-static int add_mirror(const struct hosts *h, const char *domain, const char *url,
-                      struct endpoint *e, struct err *err)
+static int rewrite_path(const struct hosts_mirror *m, const char *path, char **ret, struct err *err)
+{
+    auto_free char *to = NULL;
+
+    for (char *const *w = m->rewrite; w && *w && !to; w += 2)
+        to = rewrite_apply(w[0], w[1], path);
+    if (to && !ref_path_ok(to))
+        return err_set(err, -EINVAL, "mirrors of '%s': '%s' rewritten is '%.200s', no repository",
+                       m->host, path, to);
+    *ret = to ? take_ptr(to) : mem_strdup(path);
+    return 0;
+}
+
+static int add_mirror(const struct hosts *h, const struct hosts_mirror *m, const char *domain,
+                      const char *repository, const char *url, struct endpoint *e, struct err *err)
 {
     auto_free char *full = NULL;
     const char *path;
     size_t n;
+    int r = rewrite_path(m, repository, &e->path, err);
+
+    if (r < 0)
+        return r;
 
     if (strstr(url, "://"))
         full = mem_strdup(url);
@@ -107,8 +127,8 @@ static void add_origin(const struct hosts *h, const char *domain, struct endpoin
     e->base = mem_printf("%s://%s/v2", e->tls ? "https" : "http", host);
 }
 
-int hosts_endpoints(const struct hosts *h, const char *domain, struct endpoint **ret, size_t *ret_n,
-                    struct err *err)
+int hosts_endpoints(const struct hosts *h, const char *domain, const char *path,
+                    struct endpoint **ret, size_t *ret_n, struct err *err)
 {
     const struct hosts_mirror *m = NULL;
     struct endpoint *e;
@@ -126,7 +146,7 @@ int hosts_endpoints(const struct hosts *h, const char *domain, struct endpoint *
         max++;
     e = mem_array(max, sizeof *e);
     for (size_t i = 0; m && m->endpoints && m->endpoints[i]; i++) {
-        int r = add_mirror(h, domain, m->endpoints[i], &e[n], err);
+        int r = add_mirror(h, m, domain, path, m->endpoints[i], &e[n], err);
 
         n++;
         if (r < 0) {
@@ -135,11 +155,13 @@ int hosts_endpoints(const struct hosts *h, const char *domain, struct endpoint *
         }
     }
     add_origin(h, domain, &e[n]);
+    e[n].path = mem_strdup(path);
     for (size_t i = 0; i < n; i++)
         /* listed among its mirrors, where the admin wants it */
-        if (strcmp(e[i].base, e[n].base) == 0) {
+        if (strcmp(e[i].base, e[n].base) == 0 && strcmp(e[i].path, path) == 0) {
             free(e[n].base);
             free(e[n].host);
+            free(e[n].path);
             memset(&e[n], 0, sizeof e[n]);
             n--;
             break;
@@ -155,6 +177,7 @@ struct endpoint *endpoints_free(struct endpoint *e, size_t n)
         free(e[i].base);
         free(e[i].host);
         free(e[i].ns);
+        free(e[i].path);
     }
     free(e);
     return NULL;

@@ -13,6 +13,9 @@
 struct hosts_mirror {
     const char *host;                /* "docker.io", "*" */
     char *const *endpoints;          /* "http://127.0.0.1:5000", NULL terminated */
+    /* pattern, replacement, ..., NULL (rewrite.h): what these endpoints call a repository, by the
+     * first pattern that matches. NULL: as everybody */
+    char *const *rewrite;
 };
 
 struct hosts_config {
@@ -35,14 +38,15 @@ struct endpoint {
     char *host;                      /* host[:port] of it */
     /* the domain asked for, NULL for the origin itself: sent as ?ns= */
     char *ns;
+    char *path;                      /* of the repository there */
     bool tls;
     const struct hosts_config *config;   /* or NULL; belongs to struct hosts */
 };
 
-/* The endpoints of a domain, in the order to try them; at least one. Fails only for a bad mirror
- * URL. */
-int hosts_endpoints(const struct hosts *h, const char *domain, struct endpoint **ret, size_t *ret_n,
-                    struct err *err);
+/* The endpoints for a repository (domain and path), in the order to try them; at least one. Fails
+ * only for a bad mirror URL or a rewritten name that is none. */
+int hosts_endpoints(const struct hosts *h, const char *domain, const char *path,
+                    struct endpoint **ret, size_t *ret_n, struct err *err);
 struct endpoint *endpoints_free(struct endpoint *e, size_t n);
 
 /* The configuration of a host[:port], or NULL. */

@@ -68,6 +68,8 @@ static bool path_ok(const char *s, size_t n)
     return false;
 }
 
+bool ref_path_ok(const char *path) { return path_ok(path, strlen(path)); }
+
 /* host labels of letters, digits and inner hyphens, or an IPv6 address in brackets; then an
  * optional port */
 static bool domain_ok(const char *s, size_t n)

@@ -6,6 +6,8 @@
 
 #include "err.h"
 
+#include <stdbool.h>
+
 struct ref {
     char *domain;                    /* "docker.io", "127.0.0.1:5000" */
     char *path;                      /* "library/busybox" */
@@ -18,5 +20,7 @@ struct ref {
 /* 0, or -EINVAL with GRPC_INVALID_ARGUMENT and the reference quoted. */
 int ref_parse(const char *s, struct ref **ret, struct err *err);
 struct ref *ref_free(struct ref *r);
+/* Is it the name of a repository: "library/busybox"? */
+bool ref_path_ok(const char *path);
 
 #endif

@@ -40,7 +40,7 @@ struct registry {
 
 struct repo {
     unsigned refs;
-    char *name, *domain, *path;
+    char *name, *domain;
     struct endpoint *endpoints;
     size_t n;
     struct creds *creds;             /* one per endpoint: what to answer a challenge with */
@@ -141,8 +141,7 @@ int repo_new(struct registry *g, const struct ref *ref, const struct pull_auth *
     r->refs = 1;
     r->name = mem_strdup(ref->name);
     r->domain = mem_strdup(ref->domain);
-    r->path = mem_strdup(ref->path);
-    q = hosts_endpoints(g->hosts, ref->domain, &r->endpoints, &r->n, err);
+    q = hosts_endpoints(g->hosts, ref->domain, ref->path, &r->endpoints, &r->n, err);
     if (q == 0) {
         r->creds = mem_array(r->n, sizeof *r->creds);
         q = choose_creds(r, auth, err);
@@ -171,7 +170,6 @@ struct repo *repo_unref(struct repo *r)
     endpoints_free(r->endpoints, r->n);
     free(r->name);
     free(r->domain);
-    free(r->path);
     free(r);
     return NULL;
 }
@@ -343,7 +341,7 @@ static void challenged(struct reg_get *q, const struct http_result *res)
     const char *h;
     int s;
 
-    auth_forget(q->reg->auth, here(q), r->path, c);
+    auth_forget(q->reg->auth, here(q), here(q)->path, c);
     if (q->answered || (c->registry_token && q->authorized)) {
         q->http = NULL;
         refuse(q, res);
@@ -355,7 +353,8 @@ static void challenged(struct reg_get *q, const struct http_result *res)
     q->answered = true;
     free(q->header);
     q->header = NULL;
-    s = auth_start(q->reg->auth, here(q), r->path, c, &ch, on_auth, q, &q->header, &q->auth, &e);
+    s = auth_start(q->reg->auth, here(q), here(q)->path, c, &ch, on_auth, q, &q->header, &q->auth,
+                   &e);
     challenge_deinit(&ch);
     if (s == 0 && q->header)
         s = attempt(q, &e);
@@ -381,8 +380,8 @@ static char *endpoint_url(const struct reg_get *q)
     if (!e)
         return mem_strdup(q->spec.urls[q->at - q->spec.repo->n]);
     if (e->ns)
-        return mem_printf("%s/%s/%s/%s?ns=%s", e->base, q->spec.repo->path, kind, q->what, e->ns);
-    return mem_printf("%s/%s/%s/%s", e->base, q->spec.repo->path, kind, q->what);
+        return mem_printf("%s/%s/%s/%s?ns=%s", e->base, e->path, kind, q->what, e->ns);
+    return mem_printf("%s/%s/%s/%s", e->base, e->path, kind, q->what);
 }
 
 static void redirected(struct reg_get *q, const struct http_result *res)
@@ -524,7 +523,7 @@ static int attempt(struct reg_get *q, struct err *err)
         const char *h = q->header;
 
         if (!h)
-            h = auth_cached(q->reg->auth, e, q->spec.repo->path, c);
+            h = auth_cached(q->reg->auth, e, e->path, c);
         if (!h && c->registry_token && !q->answered) {
             token = mem_printf("Authorization: Bearer %s", c->registry_token);
             h = strpbrk(token, "\r\n") ? NULL : token;

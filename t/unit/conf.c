@@ -237,6 +237,7 @@ static void test_registries(void)
         "    endpoint:\n"
         "      - \"http://127.0.0.1:5000\"\n"
         "      - mirror.example\n"
+        "    rewrite: { \"^rancher/(.*)\": \"p/$1\", a: b }\n"
         "  quay.io: { endpoint: [\"https://from-file\"] }\n"
         "configs:\n"
         "  \"127.0.0.1:5000\":\n"
@@ -256,6 +257,9 @@ static void test_registries(void)
     is_str(c->mirrors->host, "docker.io", "mirror");
     is_str(c->mirrors->endpoints[0], "http://127.0.0.1:5000", "plain HTTP");
     is_str(c->mirrors->endpoints[1], "https://mirror.example", "without a scheme it is https");
+    is_str(c->mirrors->rewrite[0], "^rancher/(.*)", "a rule's pattern");
+    is_str(c->mirrors->rewrite[1], "p/$1", "its replacement");
+    ok(strcmp(c->mirrors->rewrite[2], "a") == 0 && !c->mirrors->rewrite[4], "rules stay in order");
     is_str(c->mirrors->next->endpoints[0], "https://here", "config.yaml wins over the file");
     is_str(c->registries->host, "127.0.0.1:5000", "config");
     is_str(c->registries->password, "hunter2", "password");
@@ -273,8 +277,10 @@ static void test_registries(void)
     refused("registries: { mirrors: { a: { endpoint: ['https://u:p@x'] } } }\n",
             "1: registries.mirrors.a.endpoint: a user in an endpoint; "
             "credentials belong into configs.HOST.auth");
-    refused("registries: { mirrors: { a: { rewrite: { x: y } } } }\n",
-            "1: registries.mirrors.a.rewrite: rewriting of repository names is not supported");
+    refused("registries: { mirrors: { a: { rewrite: { '(x': y } } } }\n",
+            "1: registries.mirrors.a.rewrite.(x: '(x': Unmatched ( or \\(");
+    refused("registries: { mirrors: { a: { rewrite: { x: [y] } } } }\n",
+            "1: registries.mirrors.a.rewrite.x: must be a single value, not a list");
     refused("registries: { configs: { a: { auth: { password: hunter2 } } } }\n",
             "1: registries.configs.a: auth has only one of username and password");
     refused("registries: { configs: { a: { auth: { password: [hunter2] } } } }\n",

@@ -14,7 +14,8 @@ static void ask(const struct hosts *h, const char *domain)
 
     e = endpoints_free(e, n);
     n = 0;
-    ok(hosts_endpoints(h, domain, &e, &n, &err) == 0, "%s has endpoints %s", domain, err.text);
+    ok(hosts_endpoints(h, domain, "a/b", &e, &n, &err) == 0, "%s has endpoints %s", domain,
+       err.text);
 }
 
 static void test_origins(void)
@@ -50,8 +51,13 @@ static void test_mirrors(void)
     char *const any[] = { (char[]){ "10.0.0.1:5000" }, (char[]){ "localhost:5001" }, NULL };
     char *const self[] = { (char[]){ "https://quay.io" }, (char[]){ "http://other:1" }, NULL };
     char *const wrong[] = { (char[]){ "ftp://x" }, NULL };
+    char *const rules[] = { (char[]){ "^x/(.*)$" }, (char[]){ "y/$1" }, (char[]){ "^(a)/(.*)$" },
+                            (char[]){ "hub/$2-$1" }, (char[]){ "b" }, (char[]){ "c" }, NULL };
+    char *const spoil[] = { (char[]){ "/" }, (char[]){ "//" }, NULL };
     const struct hosts_mirror m[] = {
-        { "*", any }, { "docker.io", hub }, { "quay.io", self }, { "bad.x", wrong }
+        { "*", any, NULL },      { "docker.io", hub, NULL },   { "quay.io", self, NULL },
+        { "bad.x", wrong, NULL }, { "ghcr.io", self, rules }, { "spoilt", any, spoil },
+        { "localhost:5001", any, rules },
     };
     const struct hosts_config c[] = { { .host = "registry-1.docker.io", .username = "u" },
                                       { .host = "https://mirror.example", .ca_file = "/ca" },
@@ -77,9 +83,21 @@ static void test_mirrors(void)
     ok(n == 2, "an origin among its mirrors is there once");
     is_str(e[0].base, "https://quay.io/v2", "where it was listed");
     ok(!e[0].ns, "and is the origin");
+    is_str(e[0].path, "a/b", "with the repository's own name");
+    ask(&h, "ghcr.io");
+    ok(n == 3, "two mirrors that rewrite, and the origin: %zu", n);
+    is_str(e[1].path, "hub/b-a", "the first rule that matches");
+    is_str(e[2].path, "a/b", "but not for the origin");
+    ask(&h, "localhost:5001");
+    ok(n == 3 && strcmp(e[1].base, e[2].base) == 0, "an origin listed among its mirrors: %zu", n);
+    is_str(e[1].path, "hub/b-a", "is asked for their name");
+    is_str(e[2].path, "a/b", "and then for its own");
+    ok(hosts_endpoints(&h, "spoilt", "a/b", &e, &n, &err) < 0 &&
+           strstr(err.text, "'a/b' rewritten is 'a//b', no repository"),
+       "a rewritten name that is none: %s", err.text);
     ask(&h, "127.0.0.1:7");
     ok(e[n - 1].tls, "a loopback registry with TLS configured speaks TLS");
-    ok(hosts_endpoints(&h, "bad.x", &e, &n, &err) < 0 && strstr(err.text, "ftp://x"),
+    ok(hosts_endpoints(&h, "bad.x", "a", &e, &n, &err) < 0 && strstr(err.text, "ftp://x"),
        "not http: an error names it");
 }
 

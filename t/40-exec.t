@@ -101,6 +101,7 @@ def client_of_its_own():
     return c
 
 
+fresh = d.start(pod, "fresh")
 supervisor, clients = supervisor_of(pod), [client_of_its_own() for _ in range(8)]
 os.kill(supervisor, signal.SIGSTOP)
 try:
@@ -113,8 +114,11 @@ try:
         f.cancel()
     wait_until(lambda: error(d.ExecSync, container_id=ctr, cmd=["true"], _timeout=0.5)[0] == "DEADLINE_EXCEEDED", "room for others")
     ok(True, "those that were cancelled make room")
+    error(d.ExecSync, container_id=fresh, cmd=["true"], _timeout=0.5)    # the first one there, given up
 finally:
     os.kill(supervisor, signal.SIGCONT)
+out, _, _ = d.exec(fresh, "cat", "/proc/self/cgroup")
+ok(fresh in out.decode() or cgroup_is_v2(), "the next one is in the container's cgroups", out.decode())
 codes = collections.Counter(f.code().name for f in futures[1::2])
 ok(codes["OK"] and codes.keys() <= {"OK", "RESOURCE_EXHAUSTED"}, "the others are carried out", codes)
 for c in clients:

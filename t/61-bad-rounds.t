@@ -75,6 +75,7 @@ d.start_daemon()
 image = d.image
 pod = d.runp("p", net=False)
 ctr = d.start(pod, "main", command=["cat"], stdin=True)
+d.sh(ctr, "true")                        # the supervisor keeps the container's cgroups from the first exec on
 held = Held(d, supervisor_of(pod))
 userns = d.Status().runtime_handlers[0].features.user_namespaces
 sink = d.net.call(socket.create_server, ("127.0.0.1", 0))

@@ -245,6 +245,7 @@ int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3],
     x->k = k;
     x->serial = serial;
     x->ev = *ev;
+    x->brings_cgroups = n > 0;
     list_add_tail(&k->execs, &x->l);
     *ret = x;
     return 0;
@@ -268,7 +269,7 @@ void link_exec_resize(struct link_exec *x, uint16_t w, uint16_t h)
 
 void link_exec_forget(struct link_exec *x)
 {
-    bool taken_back = x->k && link_unsend(x->k, x->serial);
+    bool taken_back = x->k && !x->brings_cgroups && link_unsend(x->k, x->serial);
 
     if (taken_back)
         free(call_take(x->k, x->serial));

@@ -48,6 +48,7 @@ struct link_exec {
     uint32_t serial;
     struct link_exec_events ev;      /* callbacks NULL: forgotten */
     bool started;
+    bool brings_cgroups;             /* which the supervisor keeps for the execs after it */
 };
 
 struct link_attach {

@@ -12,6 +12,7 @@
 # at_exit COMMAND... adds to what is done then. A test that ends early prints no plan, so prove fails it.
 set -u
 export LC_ALL=C
+umask 022
 srcdir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=$(cd "${CRICKET_BUILD:-$srcdir/build}" 2>/dev/null && pwd) || build=
 tmp=$(mktemp -d "${CRICKET_TEST_TMP:-/tmp}/cricket-XXXXXX")

@@ -7,7 +7,7 @@
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
-#include "handlers/launch.h"
+#include "handlers/prepare.h"
 #include "handlers/selinux.h"
 #include "handlers/turn.h"
 #include "mem.h"
@@ -24,9 +24,7 @@ struct create {
     struct ctr *c;
     struct turn turn;
     struct waiters waiters;
-    struct ctr_input *input;
-    struct spec *spec;
-    bool profile_wanted;
+    struct ctr_prep prep;
 };
 
 static struct create *create_of(struct op *op)
@@ -42,49 +40,26 @@ static int create_turn(struct op *op, enum wake why)
     return turn_take(&o->c->turns, &o->turn);
 }
 
-static void on_profile(void *arg, const struct seccomp_filter *f, const struct err *err)
-{
-    struct create *o = arg;
-
-    o->profile_wanted = false;
-    if (err) {
-        struct err e = *err;
-
-        err_note(&e, "seccomp profile of container '%s'", o->c->config->metadata->name);
-        op_fail(&o->op, &e);
-        return;
-    }
-    if (f->key)
-        pb_set(&o->c->rec->seccomp_key, f->key);
-    op_wake(&o->op, WAKE_DONE);
-}
-
 /* The whole plan is made once, and thrown away: what it finds wrong is wrong now. */
 static int create_spec(struct op *op, enum wake why)
 {
     struct create *o = create_of(op);
-    int r;
 
     (void)why;
-    o->input = ctr_input_new(o->c);
-    r = spec_build(&o->input->in, &o->spec, &op->err);
-    if (r < 0)
-        return r;
-    o->profile_wanted = true;
-    ctr_seccomp_get(o->c, handler_path(o->c->h, o->c->sandbox->rec->runtime_handler),
-                    o->spec->seccomp, o->spec->seccomp_path, o->spec->plan.process.cap_bounding,
-                    on_profile, o);
-    return op_wait(op, 0);    /* a wake that came already is kept */
+    return ctr_prepare(&o->prep, op, o->c);
 }
 
 static int create_commit(struct op *op, enum wake why)
 {
-    struct ctr *c = create_of(op)->c;
+    struct create *o = create_of(op);
+    struct ctr *c = o->c;
 
     (void)why;
     if (!sandbox_is_ready(c->sandbox) || c->sandbox->stop || c->sandbox->remove)
         return err_rpc(&op->err, GRPC_FAILED_PRECONDITION, "sandbox %s is not ready any more",
                        c->sandbox->id);
+    if (o->prep.filter->key)
+        pb_set(&c->rec->seccomp_key, o->prep.filter->key);
     c->rec->state = CRICKET__STATE__CONTAINER__STATE__CREATED;
     c->visible = true;
     ctr_save(c);
@@ -94,13 +69,7 @@ static int create_commit(struct op *op, enum wake why)
 
 static void create_cancel(struct op *op)
 {
-    struct create *o = create_of(op);
-
-    if (!o->profile_wanted)
-        return;
-    seccomp_cancel(o->c->h->seccomp, o);
-    o->profile_wanted = false;
-    op_wake(op, WAKE_CANCEL);
+    ctr_prep_cancel(&create_of(op)->prep);
 }
 
 static void create_none_left(void *arg, enum rpc_gone why)
@@ -112,8 +81,7 @@ static void create_none_left(void *arg, enum rpc_gone why)
 
 static void create_free(struct create *o)
 {
-    spec_free(o->spec);
-    ctr_input_free(o->input);
+    ctr_prep_deinit(&o->prep);
     free(o);
 }
 

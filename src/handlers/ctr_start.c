@@ -5,7 +5,7 @@
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
-#include "handlers/launch.h"
+#include "handlers/prepare.h"
 #include "handlers/turn.h"
 #include "mem.h"
 #include "proc/cgroup.h"
@@ -18,9 +18,7 @@ struct start {
     struct ctr *c;
     struct turn turn;
     struct waiters waiters;
-    struct ctr_input *input;
-    struct spec *spec;
-    const struct seccomp_filter *filter;
+    struct ctr_prep prep;
     bool launched;                   /* STARTING is on record: a failure makes it EXITED */
 };
 
@@ -51,40 +49,17 @@ static int start_check(struct op *op, enum wake why)
     return 0;
 }
 
-static void on_profile(void *arg, const struct seccomp_filter *f, const struct err *err)
-{
-    struct start *o = arg;
-
-    if (err) {
-        op_fail(&o->op, err);
-        return;
-    }
-    o->filter = f;
-    op_wake(&o->op, WAKE_DONE);
-}
-
 static int start_spec(struct op *op, enum wake why)
 {
     struct start *o = start_of(op);
     struct ctr *c = o->c;
-    const char *runtime;
-    int r;
 
     (void)why;
     o->launched = true;
     c->rec->state = CRICKET__STATE__CONTAINER__STATE__STARTING;
     ctr_save(c);
     (void)store_commit(c->h->store);    /* before there is a cgroup or process to be found again */
-    o->input = ctr_input_new(c);
-    r = spec_build(&o->input->in, &o->spec, &op->err);
-    if (r < 0)
-        return r;
-    r = ctr_runtime(c, &runtime, &op->err);
-    if (r < 0)
-        return r;
-    ctr_seccomp_get(c, runtime, o->spec->seccomp, o->spec->seccomp_path,
-                    o->spec->plan.process.cap_bounding, on_profile, o);
-    return op_wait(op, 0);
+    return ctr_prepare(&o->prep, op, c);
 }
 
 static void on_started(void *arg, pid_t pid, int pidfd, int64_t started_at, const struct err *err)
@@ -111,14 +86,13 @@ static int start_launch(struct op *op, enum wake why)
     int r;
 
     (void)why;
-    r = ctr_launch(o->c, o->spec, o->filter, on_started, o, &op->err);
+    r = ctr_launch(o->c, o->prep.spec, o->prep.filter, on_started, o, &op->err);
     return r < 0 ? r : op_wait(op, 0);
 }
 
 static void start_free(struct start *o)
 {
-    spec_free(o->spec);
-    ctr_input_free(o->input);
+    ctr_prep_deinit(&o->prep);
     free(o);
 }
 

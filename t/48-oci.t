@@ -36,7 +36,8 @@ def dead(pid):
 # --- handlers
 handlers = {h.name: h.features for h in d.Status().runtime_handlers}
 is_(sorted(handlers), sorted(["", "cricket", "fast", "folder", "gone", name]), "Status lists the handlers")
-ok(not handlers[name].user_namespaces, "an OCI runtime has no user namespaces")
+userns = handlers[""].user_namespaces
+is_(handlers[name].user_namespaces, userns, "user namespaces are the sandbox's")
 is_(handlers["fast"].user_namespaces, handlers[""].user_namespaces, "another name of the native launcher has what that has")
 fails(d.RunPodSandbox, "INVALID_ARGUMENT", "other", "an unknown handler is refused", config=d.pod_config(),
       runtime_handler="other")
@@ -44,11 +45,6 @@ fails(d.RunPodSandbox, "FAILED_PRECONDITION", "gone.*/nonexistent/runtime.*No su
       config=d.pod_config(), runtime_handler="gone")
 fails(d.RunPodSandbox, "FAILED_PRECONDITION", "/usr.*no program", "a runtime that is no program", config=d.pod_config(),
       runtime_handler="folder")
-ids = [{"host_id": 100000, "container_id": 0, "length": 65536}]
-userns = d.pod_config(linux={"security_context": {"namespace_options": {
-    "userns_options": {"mode": pb.POD, "uids": ids, "gids": ids}}}})
-fails(d.RunPodSandbox, "UNIMPLEMENTED|INVALID_ARGUMENT", "user namespaces", "a user namespace is refused", config=userns,
-      runtime_handler=name)
 is_(len(d.ListPodSandbox().items), 0, "nothing is left of what was refused")
 
 # --- run
@@ -209,6 +205,56 @@ is_(d.wait_exit(c).exit_code, 255, "without its supervisor a container is over")
 wait_until(lambda: dead(first), "and its processes are killed")
 d.remove(lost)
 ok(not os.path.exists(state_of(lost)), "its sandbox can be removed")
+
+# --- user namespaces
+null = os.stat("/dev/null")
+d.run(pod, "user", ["true"], security={"run_as_user": {"value": 1000}})
+BASE, GBASE = 524288, 655360
+UIDS = [{"host_id": BASE, "container_id": 0, "length": 65536}]
+GIDS = [{"host_id": GBASE, "container_id": 0, "length": 65536}]
+USERNS = {"userns_options": {"mode": pb.POD, "uids": UIDS, "gids": GIDS}}
+vol = d.tmp + "/vol"
+os.mkdir(vol)
+os.chmod(vol, 0o755)
+with open(vol + "/file", "w") as f:
+    f.write("content\n")
+os.chown(vol + "/file", 42, 43)
+MAPPED = {"uidMappings": UIDS, "gidMappings": GIDS}
+for pid in (pb.POD, pb.CONTAINER) if userns else ():
+    what = "a user namespace, %s PID namespace: " % ("the pod's" if pid == pb.POD else "an own")
+    p = d.pod_config("userns%d" % pid, pid=pid)
+    p.linux.security_context.namespace_options.MergeFrom(pb.NamespaceOption(**USERNS))
+    p = d.runp(config=p, handler=name)
+    c = d.ctr_config("c", command=["sh", "-c", "echo out; touch /made; chown 7:8 /made; exec sleep 1000000"], pid=pid, security={
+        "namespace_options": USERNS, "masked_paths": ["/proc/timer_list"], "readonly_paths": ["/proc/sys"]}, mounts=[
+            dict(MAPPED, host_path=vol, container_path="/v"),
+            dict(MAPPED, image={"image": d.image}, container_path="/i", readonly=True)])
+    c = d.start(p, config=c)
+    wait_until(lambda: d.sh(c, "stat -c %u /made")[0] == b"7\n", "the file")
+    is_(d.log_bytes(d.status(c).log_path), b"out\n", what + "its log")
+    with open("/proc/%d/status" % d.pid_of(c)) as f:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in f)
+    is_((status["Uid"].split(), status["Gid"].split()), ([str(BASE)] * 4, [str(GBASE)] * 4), what + "somebody else on the host")
+    o = d.sh(c, "id -u; tr -s ' ' < /proc/self/uid_map; stat -c %u:%g / /bin/sh /etc/hosts /dev/shm /v/file /i/bin/sh; echo hi > /dev/stdout")
+    is_(o, (b"0\n 0 524288 65536\n0:0\n0:0\n0:0\n0:0\n42:43\n0:0\nhi\n", b"", 0), what + "root inside, who owns what")
+    o = d.sh(c, "touch /v/new%d && stat -c %%u /v/new%d; touch /i/x || touch /proc/sys/x || wc -c < /proc/timer_list; : > /dev/null && echo null; "
+             "ls /sys/class/net | tr '\\n' ' '" % (pid, pid))[0]
+    is_(o.split(), b"0 0 null eth0 lo".split(), what + "volumes, what is masked, devices, /sys")
+    is_(os.stat(vol + "/new%d" % pid).st_uid, 0, what + "a mapped volume takes the container's ids")
+    uppers = [os.path.join(w, "made") for w, _, names in os.walk(d.root + "/containers/" + c) if "made" in names]
+    is_([(os.stat(u).st_uid, os.stat(u).st_gid) for u in uppers], [(BASE + 7, GBASE + 8)], what + "its root, as the host sees it")
+    is_(d.info(c)["runtimeSpec"]["linux"]["uidMappings"], [{"containerID": 0, "hostID": BASE, "size": 65536}], what + "the verbose status")
+    d.restart()
+    is_(d.sh(c, "id -u")[0], b"0\n", what + "exec after a restart of the daemon")
+    d.StopContainer(container_id=c, timeout=0)
+    is_(d.status(c).exit_code, 137, what + "stop")
+    d.RemoveContainer(container_id=c)
+    wait_until(lambda: not known(p), "the runtime forgets it")
+    d.remove(p)
+    ok(not os.path.exists(state_of(p)), what + "nothing is left of the runtime's state")
+if not userns:
+    skip("no user namespaces here", 20)
+is_((os.stat("/dev/null").st_uid, os.stat("/dev/null").st_gid), (null.st_uid, null.st_gid), "/dev/null stays the host's")
 
 # --- another configuration: nothing is launched by something else
 made = d.create(pod, "made", command=["true"])

@@ -146,7 +146,7 @@ static int oci_plan(struct ctr *c, struct spec *s, const char *path, const void 
                     size_t seccomp_len, char **ret_json, struct err *err)
 {
     struct plan *p = &s->plan;
-    auto_free char *bundle = mem_printf("%s/oci/b", c->sandbox->dir);
+    auto_free char *bundle = plan_oci_bundle(c->sandbox->dir, !p->host_userns);
     int r = spec_oci_config(s, c->rec->cgroup_path, bundle, seccomp, seccomp_len, ret_json, err);
 
     if (r < 0)

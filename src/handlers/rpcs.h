@@ -72,7 +72,7 @@ int handler_check(struct handlers *h, const char *name, struct err *err);
 /* The OCI runtime that this handler stands for; NULL: the native launcher. */
 const char *handler_path(struct handlers *h, const char *name);
 /* Can a sandbox be made with it now? */
-int handler_binary_check(struct handlers *h, const char *name, bool userns, struct err *err);
+int handler_binary_check(struct handlers *h, const char *name, struct err *err);
 /* runtimes.c: asks the OCI runtimes what they can do; what is known of it so far. */
 void runtimes_probe(struct handlers *h);
 void runtimes_end(struct handlers *h);

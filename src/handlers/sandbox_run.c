@@ -379,15 +379,6 @@ static bool run_known(struct rpc *rpc, struct handlers *h,
     return false;
 }
 
-static bool asks_userns(const Runtime__V1__PodSandboxConfig *c)
-{
-    const Runtime__V1__NamespaceOption *ns =
-        c->linux && c->linux->security_context ? c->linux->security_context->namespace_options
-                                               : NULL;
-
-    return ns && ns->userns_options && ns->userns_options->mode == RUNTIME__V1__NAMESPACE_MODE__POD;
-}
-
 static bool level_taken(struct handlers *h, const char *level)
 {
     auto_free char *end = mem_printf(":%s", level);
@@ -450,7 +441,7 @@ void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *
     }
     if (run_known(rpc, h, q))
         return;
-    if (handler_binary_check(h, q->runtime_handler, asks_userns(q->config), &err) < 0) {
+    if (handler_binary_check(h, q->runtime_handler, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }

@@ -110,6 +110,8 @@ static json_t *namespaces(const struct plan *p, const char *bundle)
         add_ns(a, "uts", bundle, "utsns");
     if (p->own_cgroupns)
         add_ns(a, "cgroup", bundle, NULL);
+    if (!p->host_userns)
+        add_ns(a, "user", bundle, "userns");
     return a;
 }
 
@@ -121,9 +123,6 @@ int spec_oci_config(const struct spec *s, const char *cgroup_path, const char *b
     json_t *o, *linux_, *filter = NULL;
     auto_free char *root = mem_printf("%s/r", bundle);
 
-    if (!p->host_userns)
-        return err_rpc(err, GRPC_UNIMPLEMENTED,
-                       "user namespaces are not supported with an OCI runtime");
     if (seccomp) {
         filter = json_loadb(seccomp, seccomp_len, 0, NULL);
         if (!filter)

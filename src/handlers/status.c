@@ -37,7 +37,7 @@ static Runtime__V1__RuntimeHandler *runtime_handler(struct handlers *h, struct p
     r->features = pool_alloc(pool, sizeof *r->features);
     runtime__v1__runtime_handler_features__init(r->features);
     r->features->recursive_read_only_mounts = h->node.rro && (native || runtime_has_rro(h, name));
-    r->features->user_namespaces = native && h->node.userns;
+    r->features->user_namespaces = h->node.userns;
     return r;
 }
 

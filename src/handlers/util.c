@@ -98,17 +98,13 @@ const char *handler_path(struct handlers *h, const char *name)
     return NULL;
 }
 
-int handler_binary_check(struct handlers *h, const char *name, bool userns, struct err *err)
+int handler_binary_check(struct handlers *h, const char *name, struct err *err)
 {
     const char *path = handler_path(h, name);
     struct stat st;
 
     if (!path)
         return 0;
-    if (userns)
-        return err_rpc(err, GRPC_UNIMPLEMENTED,
-                       "runtime handler '%.100s': user namespaces are not supported with an OCI "
-                       "runtime", name);
     if (stat(path, &st) < 0)
         return err_rpc(err, GRPC_FAILED_PRECONDITION, "runtime handler '%.100s': OCI runtime '%s': %s",
                        name, path, strerror(errno));

@@ -227,6 +227,11 @@ struct wire_arr flat_pairs(struct str *s, const struct plan_pair *p, size_t n)
     return put_pairs(s, p, n);
 }
 
+char *plan_oci_bundle(const char *pod_dir, bool userns)
+{
+    return userns ? mem_strdup(WIRE_OCI_USERNS) : mem_printf("%s/oci/b", pod_dir);
+}
+
 int plan_encode(const struct plan *p, int *ret_fd, struct err *err)
 {
     auto_str struct str s = STR_INIT;

@@ -148,6 +148,9 @@ struct plan {
     size_t n_netdevs;
 };
 
+/* Where cricket-pod has what config.json names (pod/oci.c). Caller frees. */
+char *plan_oci_bundle(const char *pod_dir, bool userns);
+
 /* Returns a sealed memfd. */
 int plan_encode(const struct plan *p, int *ret_fd, struct err *err);
 int plan_encode_exec(const struct plan_process *p, const char *ctr_id, int *ret_fd,

@@ -9,7 +9,10 @@
  *
  *   config.json, process.json   from the plan        log, pid, tty    said by the runtime
  *   r    the container's root (/l, /u, /i: its parts)
- *   m<i> source of the i-th mount          netns, ipcns, utsns, pidns
+ *   m<i> source of the i-th mount          netns, ipcns, utsns, pidns, userns
+ *
+ * In a user namespace the runtime opens r as somebody who may not pass the state directory: there
+ * the bundle is at WIRE_OCI_USERNS, and what the runtime keeps appears in it as `state`.
  *
  * Sources are opened and dressed by sources.c, as for the native launcher. What the runtime keeps
  * is in <state_dir>/oci/r; the daemon removes it with the sandbox. */
@@ -174,6 +177,7 @@ struct driver {
     const char *id;
     int dir;                         /* the bundle */
     int listener;                    /* where the terminal comes; -1 */
+    int null;                        /* read-only: a runtime gives its stdio to the container's user */
 };
 
 static void write_json(const struct driver *d, const char *name)
@@ -195,15 +199,32 @@ static void write_json(const struct driver *d, const char *name)
 static void make_bundle(struct driver *d)
 {
     static const char *const dirs[] = { "oci", "oci/b", "oci/r" };
+    int fd, state = -1;
 
     for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++)
         if (mkdirat(pod.state_fd, dirs[i], 0700) < 0 && errno != EEXIST)
             child_fail(d->l, errno, "mkdir '%s/%s'", pod.state_dir, dirs[i]);
-    if (mount("tmpfs", d->bundle, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=16m") < 0)
+    if (d->l->userns) {
+        char kept[PATH_MAX];         /* by name: state_fd is of another mount namespace */
+        if ((size_t)snprintf(kept, sizeof kept, "%s/oci/r", pod.state_dir) >= sizeof kept)
+            child_fail(d->l, ENAMETOOLONG, "'%s'", pod.state_dir);
+        state = sys_open_tree(AT_FDCWD, kept, 0);
+        if (state < 0)
+            child_fail(d->l, errno, "open '%s'", kept);
+    }
+    if (mount("tmpfs", d->bundle, "tmpfs", MS_NOSUID | MS_NODEV,
+              d->l->userns ? "mode=711,size=16m" : "mode=700,size=16m") < 0)
         child_fail(d->l, errno, "mount tmpfs on '%s'", d->bundle);
     d->dir = open(d->bundle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (d->dir < 0)
         child_fail(d->l, errno, "open '%s'", d->bundle);
+    if (state < 0)
+        return;
+    fd = mkdirat(d->dir, "state", 0700) < 0 ? -1 : openat(d->dir, "state", O_PATH | O_CLOEXEC);
+    if (fd < 0 || sys_move_mount(state, fd) < 0)
+        child_fail(d->l, errno, "attach '%s/oci/r' at '%s'", pod.state_dir, d->root);
+    close(fd);
+    close(state);
 }
 
 /* Inside the bundle as root directory: source i to /m<i>. */
@@ -347,11 +368,9 @@ static void become_runtime(const struct driver *d, const char *const *argv, cons
     __attribute__((noreturn));
 static void become_runtime(const struct driver *d, const char *const *argv, const int *stdio)
 {
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     for (int i = 0; i < 3; i++)
-        if (dup2(stdio[i] >= 0 ? stdio[i] : null, i) < 0)
+        if (dup2(stdio[i] >= 0 ? stdio[i] : d->null, i) < 0)
             child_fail(d->l, errno, "stdio %d", i);
     (void)dup3(d->l->status_child, 3, O_CLOEXEC);
     d->l->status_child = 3;
@@ -532,7 +551,7 @@ static void execute(struct driver *d)
 void oci_child(struct launch *l)
 {
     struct roots r = { .lower = -1, .upper = -1 };
-    struct driver d = { .l = l, .listener = -1, .dir = -1 };
+    struct driver d = { .l = l, .listener = -1, .dir = -1, .null = -1 };
     const char *slash;
     int shm;
 
@@ -540,14 +559,23 @@ void oci_child(struct launch *l)
     d.id = view_str(l->base, l->plan->id);
     slash = strrchr(d.path, '/');
     d.name = slash ? slash + 1 : d.path;
-    if ((size_t)snprintf(d.bundle, sizeof d.bundle, "%s/oci/b", pod.state_dir) >= sizeof d.bundle)
-        child_fail(l, ENAMETOOLONG, "'%s'", pod.state_dir);
-    snprintf(d.root, sizeof d.root, "%s/oci/r", pod.state_dir);
+    if (l->userns) {
+        snprintf(d.bundle, sizeof d.bundle, "%s", WIRE_OCI_USERNS);
+        snprintf(d.root, sizeof d.root, "%s/state", WIRE_OCI_USERNS);
+    } else {
+        if ((size_t)snprintf(d.bundle, sizeof d.bundle, "%s/oci/b", pod.state_dir) >=
+            sizeof d.bundle)
+            child_fail(l, ENAMETOOLONG, "'%s'", pod.state_dir);
+        snprintf(d.root, sizeof d.root, "%s/oci/r", pod.state_dir);
+    }
     netdev_move_all(l);
     child_oom_adj(l);
     (void)setsid();
     child_give_pipes(l);
     umask(0);
+    d.null = open("/null", O_RDWR | O_CLOEXEC);
+    if (d.null < 0)
+        child_fail(l, errno, "open the pod's '/null'");
     shm = open("/shm", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (shm >= 0)
         shm = sys_open_tree(shm, "", AT_EMPTY_PATH);
@@ -569,6 +597,7 @@ void oci_child(struct launch *l)
     } else {
         write_json(&d, "config.json");
         put_root(&d, &r, shm);
+        put_ns(&d, l->userns ? pod.user : -1, "userns");
         put_ns(&d, pod.net, "netns");
         put_ns(&d, pod.ipc, "ipcns");
         put_ns(&d, pod.uts, "utsns");

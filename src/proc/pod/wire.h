@@ -237,6 +237,9 @@ struct wire_plan {                   /* WIRE_PLAN_CTR; WIRE_PLAN_EXEC: process a
     struct wire_arr netdevs;         /* wire_pair: name on the host, name in the pod */
 };
 enum { WIRE_NEED_OCI = 2, WIRE_NEED_HOOKS = 4 };
+/* Where the bundle of a container in a user namespace is, in a mount namespace of its own: anybody
+ * can get there. */
+#define WIRE_OCI_USERNS "/mnt"
 
 /* plan.h's PLAN_* under names of this side; plan.c asserts that they agree */
 enum {

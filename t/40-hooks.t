@@ -12,6 +12,7 @@ d = Daemon(config={"runtimes": {"crun": {"path": crun}}} if crun else {}, start=
 specs, out = d.tmp + "/cdi", d.tmp + "/out"
 os.mkdir(specs)
 os.mkdir(out)
+os.chmod(out, 0o777)
 d.config["cdi"] = {"spec_dirs": [specs]}
 NS = ("mnt", "net", "ipc", "uts", "pid", "cgroup")
 KINDS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
@@ -20,6 +21,7 @@ BEFORE = KINDS[:4]
 # What every hook does: says that it was here, in which namespaces, with which state; then what its script says.
 with open(d.tmp + "/hook", "w") as f:
     f.write("""#!/bin/sh
+umask 0
 kind=$1 state=$(cat)
 case $state in *'"id":"'*) id=${state#*'"id":"'} id=${id%%'"'*};; esac
 pid=${state#*'"pid":'} pid=${pid%%[,\\}]*}
@@ -276,18 +278,26 @@ if d.Status().runtime_handlers[0].features.user_namespaces:
     config.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**userns))
     mapped = d.runp(config=config)
     options = {"namespace_options": {"userns_options": userns}}
-    fails(lambda: create(mapped, "no", every, security=options), "INVALID_ARGUMENT", "hook createContainer .*user namespace",
-          "createContainer in a user namespace is refused")
-    ctr = start(mapped, "own", device(hook("prestart"), hook("startContainer", "id -u >/start"), hook("poststart"), hook("poststop")),
+    ctr = start(mapped, "own", device(hook("prestart"), hook("startContainer", "id -u >/start"), hook("poststart"), hook("poststop"),
+                                      hook("createContainer", "root=$bundle/rootfs; echo made >$root/etc/made; mkdir $root/late; "
+                                           "mount -t tmpfs late $root/late; echo tmpfs >$root/late/file; id -u >$out/id")),
                 security=options)
-    is_(said(ctr, "prestart.ns").split(), ns_of(d.pid), "prestart of a pod with a user namespace: the node's namespaces")
+    is_(said(ctr, "createContainer.ns").split(), ns_of(d.pid_of(ctr)), "createContainer: in the container's")
+    is_((said(ctr, "id"), json.loads(said(ctr, "createContainer.state"))["pid"], json.loads(said(ctr, "createContainer.config"))["root"]["path"]),
+        ("0\n", 1, "%s/pods/%s/hooks/%s/rootfs" % (d.state, mapped, ctr)), "as root in there, with state and config.json")
+    is_(d.sh(ctr, "cat /etc/made /late/file")[0], b"made\ntmpfs\n", "what it does in the root, the container has")
+    is_([x for x in d.sh(ctr, "cut -d' ' -f5 /proc/self/mountinfo")[0].decode().split() if x.startswith(d.tmp)], [],
+        "nothing of the node's tree is left")
+    is_(said(ctr, "prestart.ns").split(), node, "prestart of a pod with a user namespace: the node's namespaces")
     is_(json.loads(said(ctr, "prestart.state"))["pid"], d.pid_of(ctr), "the process that becomes the container")
     is_(d.sh(ctr, "cat /start")[0], b"0\n", "startContainer: root in there")
     stop(ctr)
-    wait_until(lambda: said(ctr, "order") == "prestart\npoststart\npoststop\n", "poststop runs")
+    wait_until(lambda: said(ctr, "order") == "prestart\ncreateContainer\npoststart\npoststop\n", "poststop runs")
     ok(True, "and the others")
+    ctr = start(mapped, "all", every, security=dict(options, seccomp={"profile_type": pb.SecurityProfile.RuntimeDefault}))
+    ok(said(ctr, "order").startswith("prestart\ncreateRuntime\ncreateRuntime again\ncreateContainer\npoststart\n"), "all of them")
 else:
-    skip("this kernel cannot map the owners of layers", 5)
+    skip("this kernel cannot map the owners of layers", 9)
 
 # --- an OCI runtime
 if crun:

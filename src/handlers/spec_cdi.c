@@ -70,12 +70,6 @@ static int check(const struct cdi_edits *e, const container_config *c,
 {
     int r = 0;
 
-    /* it would run as the user namespace's root, who may not reach the bundle */
-    for (size_t i = 0; spec_userns(sandbox) && i < e->n_hooks; i++)
-        if (strcmp(e->hooks[i].name, "createContainer") == 0)
-            return err_rpc(err, GRPC_INVALID_ARGUMENT,
-                           "hook createContainer '%s': not supported in a user namespace",
-                           e->hooks[i].path);
     if (e->n_netdevs && spec_host_net(c, sandbox))
         return err_rpc(err, GRPC_INVALID_ARGUMENT,
                        "network interface '%s': the container is in the node's network namespace",

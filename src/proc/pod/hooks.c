@@ -58,7 +58,7 @@ static bool has(const struct launch *l, uint32_t from, uint32_t to)
 
 bool hooks_want_host(const struct launch *l)
 {
-    return !l->userns && has(l, WIRE_HOOK_PRESTART, WIRE_HOOK_CREATE_CONTAINER);
+    return has(l, WIRE_HOOK_PRESTART, WIRE_HOOK_CREATE_CONTAINER);
 }
 
 /* ---- one hook */
@@ -298,6 +298,9 @@ static void make_bundle(const struct launch *l)
     }
     if (fd < 0)
         child_fail(l, errno, "make '%s/%s'", pod.state_dir, name);
+    /* root of the user namespace, who runs createContainer, is to find it */
+    if (l->userns && (fchown(fd, host_uid(0), host_gid(0)) < 0 || fchmod(pod.state_fd, 0711) < 0))
+        child_fail(l, errno, "owner of '%s/%s'", pod.state_dir, name);
     close(fd);
 }
 

@@ -187,10 +187,10 @@ static void new_container(struct launch *l)
     if (p->process.flags & WIRE_TTY)
         child_pty(l, root);
     if (l->hooks) {
-        if (l->host_dir >= 0)
+        if (l->rootfs >= 0)
             child_leave_build(l, root);
         hooks_before_pivot(l);
-        if (l->host_dir >= 0)
+        if (l->rootfs >= 0)
             set_labels(l);           /* for the next execve, which would have been the hook's */
     }
     if ((p->flags & WIRE_ROOT_RDONLY) &&
@@ -256,7 +256,7 @@ static void child(struct launch *l)
 void launch_init(struct launch *l)
 {
     memset(l, 0, sizeof *l);
-    l->target = l->status = l->status_child = l->pidfd = l->host_dir = -1;
+    l->target = l->status = l->status_child = l->pidfd = l->rootfs = -1;
     for (int i = 0; i < 3; i++)
         l->stdio[i] = -1;
 }

@@ -426,27 +426,6 @@ static void make_readonly(const struct launch *l, int root, const char *path)
     close(fd);
 }
 
-/* From here on root in the user namespace, with a mount namespace that it owns. What was copied
- * into that is locked to its place, the new root too; a clone of it is not. Returns the new root's
- * directory. */
-static void enter_userns(struct launch *l)
-{
-    if (setns(pod.user, CLONE_NEWUSER) < 0)
-        child_fail(l, errno, "enter the user namespace");
-    child_mapped_root(l);
-    /* made from in here, or cgroup2 could not be mounted */
-    if ((l->plan->flags & WIRE_OWN_CGROUPNS) && unshare(CLONE_NEWCGROUP) < 0)
-        child_fail(l, errno, "new cgroup namespace");
-    if (unshare(CLONE_NEWNS) < 0)
-        child_fail(l, errno, "mount namespace of the user namespace");
-    int fd = sys_open_tree(AT_FDCWD, "/r", AT_RECURSIVE);
-    if (fd < 0)
-        child_fail(l, errno, "root in the user namespace");
-    attach(l, fd, "/n");
-    if (l->plan->pidns == WIRE_PID_OWN)
-        child_again(l);
-}
-
 static int bundle_open(const struct launch *l, const char *name)
 {
     char path[PATH_MAX];
@@ -472,9 +451,9 @@ static void enter_build(struct launch *l)
     if (tree < 0 || setns(pod.host_mnt, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0 ||
         mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
         child_fail(l, errno, "copy the host's mount namespace");
-    l->host_dir = open_path("/");
+    l->rootfs = bundle_open(l, "rootfs");
     fd = bundle_open(l, "build");
-    if (l->host_dir < 0 || fd < 0 || sys_move_mount(tree, fd) < 0)
+    if (l->rootfs < 0 || fd < 0 || sys_move_mount(tree, fd) < 0)
         child_fail(l, errno, "attach at '%s/build'", view_str(l->base, l->plan->bundle));
     close(fd);
     close(tree);
@@ -484,16 +463,47 @@ static void enter_build(struct launch *l)
     close(fd);
 }
 
+/* setns(2) to the namespace that one is in leads out of a chroot. */
 void child_leave_build(const struct launch *l, int root)
 {
-    int to;
+    int ns = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
 
-    if (fchdir(l->host_dir) < 0 || chroot(".") < 0)
-        child_fail(l, errno, "leave '%s/build'", view_str(l->base, l->plan->bundle));
-    to = bundle_open(l, "rootfs");
-    if (to < 0 || sys_move_mount(root, to) < 0)
+    if (sys_move_mount(root, l->rootfs) < 0)
         child_fail(l, errno, "attach at '%s/rootfs'", view_str(l->base, l->plan->bundle));
-    close(to);
+    if (ns < 0 || setns(ns, CLONE_NEWNS) < 0)
+        child_fail(l, errno, "leave '%s/build'", view_str(l->base, l->plan->bundle));
+    close(ns);
+    close(l->rootfs);
+}
+
+/* From here on root in the user namespace, with a mount namespace that it owns. What was copied
+ * into that is locked to its place, the new root too; a clone of it is not. Returns the new root's
+ * directory. */
+static void enter_userns(struct launch *l)
+{
+    if (setns(pod.user, CLONE_NEWUSER) < 0)
+        child_fail(l, errno, "enter the user namespace");
+    child_mapped_root(l);
+    /* made from in here, or cgroup2 could not be mounted */
+    if ((l->plan->flags & WIRE_OWN_CGROUPNS) && unshare(CLONE_NEWCGROUP) < 0)
+        child_fail(l, errno, "new cgroup namespace");
+    /* the current directory moves along, and that may not be reached by its path in there */
+    if (l->rootfs >= 0 && fchdir(l->rootfs) < 0)
+        child_fail(l, errno, "chdir '%s/rootfs'", view_str(l->base, l->plan->bundle));
+    if (unshare(CLONE_NEWNS) < 0)
+        child_fail(l, errno, "mount namespace of the user namespace");
+    if (l->rootfs >= 0) {
+        close(l->rootfs);
+        l->rootfs = open_path(".");
+        if (l->rootfs < 0 || chdir("/") < 0)
+            child_fail(l, errno, "open '%s/rootfs'", view_str(l->base, l->plan->bundle));
+    }
+    int fd = sys_open_tree(AT_FDCWD, "/r", AT_RECURSIVE);
+    if (fd < 0)
+        child_fail(l, errno, "root in the user namespace");
+    attach(l, fd, "/n");
+    if (l->plan->pidns == WIRE_PID_OWN)
+        child_again(l);
 }
 
 int child_root(struct launch *l)

@@ -117,7 +117,7 @@ struct launch {
     bool oci;                        /* the child drives an OCI runtime: oci.c */
     bool hooks;                      /* there are some, and no OCI runtime runs them */
     bool driven;                     /* the child drives another process: oci.c, hooks.c */
-    int host_dir;                    /* "/" of the host while the root is made; -1: hooks.c */
+    int rootfs;                      /* where hooks find the root; -1: there are none */
     pid_t target_pid;                /* of target, where oci needs it; 0 */
     int target; /* pidfd: whose PID namespace (TARGET), or whose everything (exec) */
     int stdio[3];                    /* the child's ends; -1: /dev/null, or the pty */
@@ -169,7 +169,7 @@ void child_give_pipes(const struct launch *l);
 void child_plain_signals(void);
 /* argv or envp, made of offsets in place */
 char **child_pointers(const struct launch *l, const struct wire_arr *a);
-/* mounts.c: host_dir is the root again, and the container's is at <bundle>/rootfs */
+/* mounts.c: from here on the host's tree is there, with the container's root at <bundle>/rootfs */
 void child_leave_build(const struct launch *l, int root);
 void netdev_move_all(const struct launch *l);    /* netdev.c */
 uid_t host_uid(uint32_t id); /* an id of the pod's user namespace, as the host sees it */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What cgroup.c, cgroup1.c and cgroup2.c share; for nobody else.
+/* What the files cgroup*.c share; for nobody else.
  *
  * Both kinds are seen as a list of hierarchies (v2: exactly one), and a set of limits becomes a
  * list of writes: file, value, in order. Making, applying, rolling back and removing are then the
- * same for both (cgroup.c); what differs is which writes a limit means, and what a directory needs
- * before it is of use. */
+ * same for both; what differs is which writes a limit means, and what a directory needs before it
+ * is of use. */
 #ifndef CRICKET_CGROUP_IMPL_H
 #define CRICKET_CGROUP_IMPL_H
 
@@ -50,6 +50,19 @@ struct cgroup_kind {
 };
 
 extern const struct cgroup_kind cgroup1, cgroup2;
+
+/* What is mounted here: of cgroup_init(), read only for all others. */
+struct cgroup_mounted {
+    const struct cgroup_kind *kind;
+    struct hier h[CGROUP_FDS_MAX];
+    size_t n;
+    char controllers[256];
+};
+extern struct cgroup_mounted cg;
+
+int cgroup_check_path(const char *path, struct err *err);
+const char *cgroup_below(const char *path);      /* without the leading '/'; "." for the root */
+int cgroup_open_dir(const struct hier *h, const char *path);    /* O_PATH; -errno */
 
 /* The hierarchy that has the controller ("memory", "name=systemd"), or NULL. v2: the one. */
 const struct hier *cgroup_hier(const char *controller);

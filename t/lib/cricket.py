@@ -42,6 +42,7 @@ import time
 import traceback
 
 os.umask(0o022)                      # what tests make is for processes of other users too
+os.environ.setdefault("HOME", os.path.expanduser("~"))
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 for _name in list(os.environ):

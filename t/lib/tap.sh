@@ -13,6 +13,7 @@
 set -u
 export LC_ALL=C
 umask 022
+export HOME="${HOME-$(getent passwd "$(id -u)" | cut -d: -f6)}"
 srcdir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=$(cd "${CRICKET_BUILD:-$srcdir/build}" 2>/dev/null && pwd) || build=
 tmp=$(mktemp -d "${CRICKET_TEST_TMP:-/tmp}/cricket-XXXXXX")

@@ -341,8 +341,9 @@ static int bind_netns(pid_t pid)
     return 0;
 }
 
-/* tmpfs for the containers of this pod */
-static int pod_tmpfs(const char *path, unsigned long flags, const char *label, const char *options)
+/* tmpfs for the containers of this pod, under the name that mountinfo shows */
+static int pod_tmpfs(const char *name, const char *path, unsigned long flags, const char *label,
+                     const char *options)
 {
     char o[512];
     int n = snprintf(o, sizeof o, "%s%s%s%s", options, label ? ",context=\"" : "",
@@ -350,7 +351,7 @@ static int pod_tmpfs(const char *path, unsigned long flags, const char *label, c
 
     if ((size_t)n >= sizeof o)
         return -E2BIG;
-    return mount("tmpfs", path, "tmpfs", flags | MS_NOSUID | MS_NODEV | MS_NOEXEC, o) < 0 ? -errno
+    return mount(name, path, "tmpfs", flags | MS_NOSUID | MS_NODEV | MS_NOEXEC, o) < 0 ? -errno
                                                                                          : 0;
 }
 
@@ -385,13 +386,13 @@ static int small_root(const struct wire_sandbox *s, const char *label)
         return -errno;
     close(fd);
     close(null);
-    r = pod_tmpfs("/empty", MS_RDONLY, label, "size=4k,mode=755");
+    r = pod_tmpfs("tmpfs", "/empty", MS_RDONLY, label, "size=4k,mode=755");
     if (r == 0 && !(s->flags & WIRE_HOST_IPC)) {
         bool mapped = s->flags & WIRE_SB_USERNS;
         snprintf(opt, sizeof opt, "mode=1777,size=%llu,uid=%u,gid=%u",
                  (unsigned long long)(s->shm_size ? s->shm_size : 64 << 20),
                  mapped ? host_uid(0) : 0, mapped ? host_gid(0) : 0);
-        r = pod_tmpfs("/shm", 0, label, opt);
+        r = pod_tmpfs("shm", "/shm", 0, label, opt);
     }
     if (r < 0)
         return r;

@@ -48,7 +48,7 @@ LIES = [
     ("absent", EDITS % ("absent", '{"deviceNodes": [{"path": "/dev/no/such/thing"}]}'), "/dev/no/such/thing"),
     ("none", EDITS % ("none", '{"deviceNodes": [{"path": "/dev/x", "hostPath": "/etc/passwd"}]}'), "not a device"),
     ("kind", EDITS % ("kind", '{"deviceNodes": [{"path": "/dev/null", "type": "b"}]}'), "another type"),
-    ("hook", EDITS % ("hook", '{"hooks": [{"hookName": "createContainer", "path": "/bin/true"}]}'), "hook"),
+    ("hook", EDITS % ("hook", '{"hooks": [{"hookName": "createRuntime", "path": "/no/such"}]}'), "/no/such"),
     ("option", EDITS % ("option", '{"mounts": [{"hostPath": "/etc", "containerPath": "/x", "options": ["fast"]}]}'), "fast"),
     ("proc", EDITS % ("proc", '{"mounts": [{"hostPath": "/etc", "containerPath": "/proc/sys"}]}'), "/proc/sys"),
     ("source", EDITS % ("source", '{"mounts": [{"hostPath": "/no/such", "containerPath": "/x", "options": ["bind"]}]}'), "/no/such"),
@@ -371,11 +371,11 @@ def refused(call, pattern, **fields):
 def cdi(rng):
     name, _, answer = rng.choice(LIES)
     config = d.ctr_config("lie", image, ["true"], CDI_devices=[{"name": "lie.test/%s=x" % name}])
-    if name != "source":
+    if name not in ("source", "hook"):
         refused(d.CreateContainer, answer or "'lie.test/%s=x' is not found; 12 spec files cannot be used" % name,
                 pod_sandbox_id=pod, config=config)
         return
-    c = d.create(pod, config=config)     # a mount's source may come yet
+    c = d.create(pod, config=config)     # what is on the node may change until the start
     refused(d.StartContainer, answer, container_id=c)
     d.RemoveContainer(container_id=c)
 

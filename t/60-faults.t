@@ -190,6 +190,8 @@ for kind in (Runp, Create, Start, Exec, Stop, Rm, Rmp):
                     fail = e
             points += a.happened()
             had = len(wrong)
+            # a read that fails may be one of the client's socket after the reply: what is asked next meets a lost connection
+            wait_until(lambda: dead(d) or error(d.Version)[0] == "OK", "the daemon is heard")
             if dead(d):
                 check(False, "the daemon has ended")
                 d.kill_daemon()

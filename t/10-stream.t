@@ -137,7 +137,7 @@ def test_spdy():
     is_((s.data[o], json.loads(s.data[err])), (b"x\n", SUCCESS), "an attach ends with Success")
     s.close()
 
-    s = Spdy(offer("iot", "sleep 0.1; stty size; read x; echo \"got $x\"; stty size"))
+    s = Spdy(offer("iot", "until stty size | grep -q '50 100'; do sleep 0.01; done; stty size; read x; echo \"got $x\"; stty size"))
     err, i, o, rs = s.streams("error", "stdin", "stdout", "resize")
     s.send(rs, b'{"Width":80,"Hei')
     s.send(rs, b'ght":24}\n{"Width":0,"Height":0}{"Width":100,"Height":50}')
@@ -338,7 +338,7 @@ def test_ws():
     got, _ = w.all()
     is_((got[b"\1"], json.loads(got[b"\3"])), (b"to the end", SUCCESS), "v5: stdin can be ended")
     w.close()
-    w = Ws(offer("iot", "sleep 0.1; stty size; read x"), "v5.channel.k8s.io")
+    w = Ws(offer("iot", "until stty size | grep -q 30; do sleep 0.01; done; stty size; read x"), "v5.channel.k8s.io")
     w.send(b"\4{\"Width\":90,\"Height\":30}")
     w.send(b"\0\r")
     got, _ = w.all()
@@ -579,7 +579,7 @@ def test_patience():
     urls = [offer("o", "x") for _ in range(3)]
     wait_until(lambda: server.counts()["expired"] == before["expired"] + 3, "tokens to expire")
     is_(Http(urls[0], *UP, "X-Stream-Protocol-Version: " + V4).status, 404, "an expired token: 404")
-    server.say("patience 100000 30 100000")
+    server.say("patience 100000 1000 100000")
     s = Spdy(offer("io", "cat"))
     s.streams("error", "stdin")
     s.all()
@@ -592,7 +592,7 @@ def test_patience():
     is_(s.data[e], b"the other stream of this connection did not come in time", "half a forwarded connection is told")
     s.close()
     rest("the session to end")
-    server.say("patience 100000 100000 50")
+    server.say("patience 100000 100000 2000")
     gone = server.counts()["gone"]
     s = Spdy(offer("io", "cat"))
     err, i, o = s.streams("error", "stdin", "stdout")

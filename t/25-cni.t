@@ -370,7 +370,7 @@ is_(d.call("gc", ids=["one", "two"]).get("error"), None, "GC")
 is_([c["conf"].get("cni.dev/valid-attachments") for c in calls() if c["command"] == "GC"],
     2 * [[{"containerID": "one", "ifname": "eth0"}, {"containerID": "two", "ifname": "eth0"}]], "each plugin hears which attachments are valid")
 use(d, fakes("g4", {"who": 1, "hang": "GC"}, version="1.1.0"))
-gc = d.send("gc", ids=["one"], timeout=1000)
+gc = d.send("gc", ids=["one"], timeout=5000)
 wait_until(lambda: ("GC", 1) in called(), "GC runs")
 tag = d.send("add", **two.who())
 d.ready()

@@ -144,7 +144,7 @@ wait_until(lambda: "hangs" in str(e.Status(verbose=True).info), "the new config 
 t = time.monotonic()
 fails(e.RunPodSandbox, "DEADLINE_EXCEEDED", "", "a plugin that hangs: the client's deadline", config=e.pod_config("y"), _timeout=1.5 * SLOW)
 is_(e.Version().runtime_name, "cricket", "meanwhile the daemon answers")
-wait_until(lambda: "DEL" in open(d.tmp + "/hangs").read().split(), "DEL after the deadline")
+wait_until(lambda: os.path.exists(d.tmp + "/hangs") and "DEL" in open(d.tmp + "/hangs").read().split(), "DEL after the deadline")
 wait_until(lambda: len(links()) == n, "the veth is undone")
 ok("sleep 9991" not in os.popen("ps ax -o args").read().splitlines(), "the plugin is killed")
 wait_until(lambda: not e.ListPodSandbox().items, "the pod is gone")

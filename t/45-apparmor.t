@@ -130,7 +130,8 @@ ok(text.count("denied") == 3 and text.endswith("shm\nnet\nmq\n"), "sysctls of it
 code, text = out("""exec 2>&1
 touch /a /tmp/b /dev/shm/c && echo files
 ls /proc/1/ns >/dev/null && echo ns
-(trap 'echo signal; exit 0' USR1; while :; do sleep 0.1; done) & sleep 0.3; kill -USR1 $!; wait $!
+(trap 'echo signal; exit 0' USR1; touch /tmp/set; while :; do sleep 0.1; done) & until [ -e /tmp/set ]; do sleep 0.01; done
+kill -USR1 $!; wait $!
 mkfifo /f && echo fifo; ping -c 1 127.0.0.1 >/dev/null && echo network; su -c 'echo user' root""")
 for word in ("files", "ns", "signal", "fifo", "network", "user"):
     ok(word in text.split(), "RuntimeDefault allows: " + word, text)

@@ -101,6 +101,16 @@ code, text = out("ps -o pid,args | grep -c .", pid=pb.NODE)
 ok(int(text.split()[0]) > 5, "the node's pid namespace", text)
 c1 = d.start(pod, "shm1", command=["sh", "-c", "echo shared > /dev/shm/x; sleep 1000"])
 is_(wait_until(lambda: d.sh(c, "cat /dev/shm/x")[0], "the file"), b"shared\n", "/dev/shm is the pod's")
+if os.path.exists("/proc/keys"):
+    look = "sed -n 's/ .*_ses[.]/ /p' /proc/keys"    # as another user: of the session only
+    k = d.start(pod, "keys", command=["sh", "-c", look + "; echo looked; sleep 1000"], security={"run_as_user": {"value": 1000}})
+    log = d.status(k).log_path
+    wait_until(lambda: b"looked\n" in open(log, "rb").read(), "the first process looks")
+    first = d.log_bytes(log).decode().removesuffix("looked\n")
+    like(first, r"\A[0-9a-f]+ %s: empty\n\Z" % k, "a session keyring of its own")
+    is_(d.sh(k, look)[0].decode(), first, "which an exec has too")
+else:
+    skip("no keys in this kernel", 2)
 
 # --- a write to the program that runs it must fail
 code, text = out("cat < /proc/self/exe > /dev/null && echo readable; (echo x >> /proc/1/exe) 2>&1; true", pid=pb.POD)

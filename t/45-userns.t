@@ -105,6 +105,12 @@ is_(got, {"root": "0:0", "sh": "0:0", "etc": "0:0", "new": "0:0", "chown": "1000
           "dir": "gone", "outside": "1", "mknod": "1", "fifo": "0"}, "layers are root's, and can be changed")
 c = start(pod, ["sh", "-c", "touch /made; chown 7:8 /made; exec sleep 1000000"])
 wait_until(lambda: d.sh(c, "stat -c %u /made")[0] == b"7\n", "the file")
+if os.path.exists("/proc/keys"):
+    look = "sed -n 's/ .*_ses[.]%s: .*//p' /proc/keys" % c
+    keyring = d.sh(c, look)[0]
+    ok(re.fullmatch(rb"[0-9a-f]+\n", keyring) and d.sh(c, look)[0] == keyring, "one session keyring, for exec too", keyring)
+else:
+    skip("no keys in this kernel")
 uppers = [os.path.join(w, "made") for w, _, names in os.walk(d.root + "/containers") if "made" in names]
 ok(uppers and os.stat(uppers[0]).st_uid == BASE + 7 and os.stat(uppers[0]).st_gid == GBASE + 8,
    "stored under the ids that the host sees", uppers)

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/keyctl.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -176,6 +177,22 @@ static void load_seccomp(const struct launch *l, struct wire_process *p)
         child_fail(l, errno, "load the seccomp filter");
 }
 
+/* Without a session keyring of its own, a container shares keys with the host's root and all
+ * others. An exec finds its container's by name, for which the owner must be allowed to search it.
+ */
+static void set_keyring(const struct launch *l)
+{
+    const unsigned long perm = 0x3f1b0000; /* possessor all; owner view, read, search, link */
+    char name[WIRE_ID + 8];
+
+    snprintf(name, sizeof name, "_ses.%s", view_str(l->base, l->plan->id));
+    long key = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name);
+    if (key < 0 && (errno == ENOSYS || errno == EPERM))
+        return;                      /* no keys in this kernel; or a filter, which holds for all */
+    if (key < 0 || (!l->exec && syscall(SYS_keyctl, KEYCTL_SETPERM, key, perm) < 0))
+        child_fail(l, errno, "session keyring '%s'", name);
+}
+
 static void set_user(const struct launch *l, struct wire_process *p)
 {
     for (unsigned long c = 0; c < 64; c++)
@@ -282,6 +299,7 @@ void child_become(struct launch *l)
     }
     give_stdio(l, p);
     set_limits(l, p);
+    set_keyring(l);
     again = set_cwd(l, p, false);
     (void)umask(022);
     child_plain_signals();

@@ -148,6 +148,10 @@ ok("Read-only" in text, "recursive read-only", text)
 code, text = out("ls -l /dev/mynull; echo x > /dev/mynull && echo written; cat /dev/mynull", devices=[
     {"host_path": "/dev/null", "container_path": "/dev/mynull", "permissions": "rw"}])
 ok("written" in text and "1,   3" in text.replace("1, 3", "1,   3"), "a device", text)
+code, text = out("mknod /tmp/tun c 10 200 && (: <>/tmp/tun) 2>&1; echo end")
+ok("end" in text and "not permitted" not in text, "/dev/net/tun may be made and opened", text)
+code, text = out("mknod /tmp/console c 5 1 && (: <>/tmp/console) 2>&1; echo end")
+ok("end" in text and "not permitted" in text, "but not the node's console", text)
 
 # --- privileged
 priv = d.runp(config=d.pod_config("priv", pid=pb.POD, linux={"security_context": {"privileged": True}}))

@@ -25,12 +25,13 @@ static const struct {
     { "/dev/urandom", 1, 9 }, { "/dev/tty", 5, 0 },
 };
 
-/* As the OCI runtimes have it: any node may be made, these may be used. */
+/* As runc has it: any node may be made, these may be used; 10:200 is /dev/net/tun. Not the node's
+ * own console (5:1): the container's is a terminal of its devpts. */
 static const struct cgroup_device_rule rules[] = {
     { 'c', -1, -1, true, "m" },   { 'b', -1, -1, true, "m" },  { 'c', 1, 3, true, "rwm" },
     { 'c', 1, 5, true, "rwm" },   { 'c', 1, 7, true, "rwm" },  { 'c', 1, 8, true, "rwm" },
-    { 'c', 1, 9, true, "rwm" },   { 'c', 5, 0, true, "rwm" },  { 'c', 5, 1, true, "rwm" },
-    { 'c', 5, 2, true, "rwm" },   { 'c', 136, -1, true, "rwm" },
+    { 'c', 1, 9, true, "rwm" },   { 'c', 5, 0, true, "rwm" },  { 'c', 5, 2, true, "rwm" },
+    { 'c', 10, 200, true, "rwm" }, { 'c', 136, -1, true, "rwm" },
 };
 
 struct found {
@@ -200,7 +201,7 @@ static const struct plan_pair links[] = {
     { "/dev/stdout", "/proc/self/fd/1" },
     { "/dev/stderr", "/proc/self/fd/2" },
     { "/dev/ptmx", "pts/ptmx" },
-    { "/dev/core", "/proc/kcore" },
+    { "/dev/core", "/proc/kcore" },  /* the last: not where the kernel has none */
 };
 
 static int find_all(struct found *f, const struct spec_input *in, bool privileged, struct err *err)
@@ -242,7 +243,7 @@ int spec_build_devices(const struct spec_input *in, struct pool *p, const struct
         s->plan.devices = memcpy(pool_alloc(p, f.n * sizeof *f.v), f.v, f.n * sizeof *f.v);
         s->plan.n_devices = f.n;
         s->plan.symlinks = links;
-        s->plan.n_symlinks = ARRAY_LEN(links);
+        s->plan.n_symlinks = ARRAY_LEN(links) - (access("/proc/kcore", F_OK) < 0);
     }
     free(f.v);
     free(f.rules);

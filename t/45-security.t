@@ -167,6 +167,8 @@ host = d.runp(config=d.pod_config("host", net=False, linux={"security_context": 
 h = d.start(host, pid=pb.NODE)
 for ns in ("net", "ipc", "uts", "pid"):
     is_(os.readlink("/proc/%d/ns/%s" % (d.pid_of(h), ns)), os.readlink("/proc/%d/ns/%s" % (d.pid, ns)), "the node's " + ns)
+noexec = "noexec" if os.statvfs("/dev/shm").f_flag & os.ST_NOEXEC else "exec"
+is_(d.sh(h, "grep -q ' /dev/shm .*noexec' /proc/mounts && echo noexec || echo exec")[0].decode(), noexec + "\n", "the node's /dev/shm as it is there")
 ok(os.readlink("/proc/%d/ns/mnt" % d.pid_of(h)) != os.readlink("/proc/%d/ns/mnt" % d.pid), "but mounts of its own")
 
 # --- target

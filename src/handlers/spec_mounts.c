@@ -299,8 +299,8 @@ static void add_defaults(struct table *t, const struct defaults *d)
     const struct plan_mount shm = {
         .kind = PLAN_MOUNT_SHM, .flags = strict, .source = "shm", .target = "/dev/shm"
     };
-    const struct plan_mount host_shm = {
-        .kind = PLAN_MOUNT_BIND, .flags = strict, .source = "/dev/shm", .target = "/dev/shm"
+    const struct plan_mount host_shm = {          /* with the flags that it has there */
+        .kind = PLAN_MOUNT_BIND, .source = "/dev/shm", .target = "/dev/shm"
     };
     const struct plan_mount host[] = {
         { .kind = PLAN_MOUNT_BIND,

@@ -419,6 +419,7 @@ class Daemon:
     name: part of the names of directories, cgroups; other: share registry and network namespace with that daemon."""
 
     count = 0
+    fraction = rb"\.\d{9}"            # of the seconds in a log
 
     def __init__(self, config=None, cni=True, own_net=True, args=(), start=True, other=None, env=None):
         if os.geteuid() != 0:
@@ -675,7 +676,7 @@ class Daemon:
         entries = []
         with open(path, "rb") as f:
             for line in f.read().splitlines(keepends=True):
-                m = re.match(rb"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(?:Z|[+-]\d\d:\d\d) (stdout|stderr) ([PF]) ", line)
+                m = re.match(rb"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d" + self.fraction + rb"(?:Z|[+-]\d\d:\d\d) (stdout|stderr) ([PF]) ", line)
                 if not m or not line.endswith(b"\n"):
                     raise ValueError("not a line of a CRI log: %r" % line[:200])
                 entries.append((m[1].decode(), m[2].decode(), line[m.end():-1]))

@@ -569,7 +569,7 @@ d.do("write", tag="sips", data="go\n")
 def sip():
     d.do("sip", tag="sips")
     d.read()
-    return any(e["ev"] == "attach-end" for e in d.events)
+    return any(e["ev"] == "attach-end" and e["tag"] == "sips" for e in d.events)
 
 
 wait_until(sip, "the client to be left out")

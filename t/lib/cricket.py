@@ -714,7 +714,7 @@ class Daemon:
     def settle(self):
         """Trees are deleted slowly, in the background: waits until those of containers are."""
         try:
-            wait_until(lambda: not os.listdir(self.root + "/containers"), "deletion", 20 * SLOW)
+            wait_until(lambda: not os.listdir(self.root + "/containers"), "deletion")
         except (FileNotFoundError, TimeoutError):
             pass
 
@@ -827,7 +827,7 @@ def finish(*daemons):
         return {p: c for p, c in children().items() if p not in known}
 
     try:
-        wait_until(lambda: not others(), "processes end", 5 * SLOW)
+        wait_until(lambda: not others(), "processes end", 20 * SLOW)
     except TimeoutError:
         pass
     left = ["process %d: %s" % (p, c) for p, c in others().items()]

@@ -3,11 +3,14 @@
 """ExecSync: output, codes, the context of the container, timeouts that leave nothing running, large output."""
 import collections
 import os
+import resource
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cricket import *  # noqa: E402,F403
 from counted import supervisor_of  # noqa: E402
 
+# 256 requests that wait for the supervisor hold some 1,600 descriptors
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 d = Daemon()
 pod = d.runp("p", pid=pb.POD)
 ctr = d.start(pod, "main", envs=[{"key": "WHO", "value": b"main"}], working_dir="/tmp",

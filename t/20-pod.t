@@ -515,7 +515,7 @@ is_(log("torn"), "cut by a ki\nbehind\n", "is gone on with on the next")
 # the kernel throws away what nobody has read of a terminal when its session's leader ends
 UNTIL_READ = "until [ -e /tmp/read ]; do sleep 0.01; done"
 
-c = start(d, "tty; echo two words; read x; echo got $x; until stty size 2>/dev/null; do sleep 0.01; done; ls -l /dev/console | cut -c1; "
+c = start(d, "tty; echo two words; read x; echo got $x; until stty size 2>/dev/null | grep .; do sleep 0.01; done; ls -l /dev/console | cut -c1; "
           + UNTIL_READ, tty=True, stdin=True)
 d.do("attach", id=c, tag="t1", fds=[True, True, False])
 wait_until(lambda: b"two words" in raw(c), "tty output")
@@ -622,7 +622,7 @@ wait_until(lambda: len(sleeping(NAP + 2)) >= 3, "its sleeps")
 d.do("kill", tag="e5")
 is_(d.want("exec-exited", tag="e5")["status"], 137, "exec is killed")
 is_(sleeping(NAP + 2), [], "with all that it started, also what had left its session and its parent before")
-e = execute(d, c, "e6", "echo ready; read x; echo got $x; until stty size 2>/dev/null; do sleep 0.01; done; read x", tty=True)
+e = execute(d, c, "e6", "echo ready; read x; echo got $x; until stty size 2>/dev/null | grep .; do sleep 0.01; done; read x", tty=True)
 d.output("e6", "out", "ready")
 d.do("xresize", tag="e6", w=99, h=33)
 d.do("write", tag="e6", data="hey\n")

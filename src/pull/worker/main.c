@@ -2,6 +2,7 @@
 #include "pull/worker/worker.h"
 
 #include "mem.h"
+#include "pull/worker/checkpoint.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,7 @@ static const struct {
     const char *name;
     int (*fn)(int argc, char **argv);
 } jobs[] = {
+    { "checkpoint", worker_checkpoint },
     { "measure", worker_measure },
     { "remove", worker_remove },
     { "seccomp", worker_seccomp },
@@ -21,6 +23,8 @@ static const struct {
 
 int main(int argc, char **argv)
 {
+    if (argc == 1 && getenv("CRTOOLS_SCRIPT_ACTION"))
+        return criu_script();        /* criu names its scripts, and gives them no arguments */
     for (size_t i = 0; argc > 1 && jobs[i].name; i++)
         if (strcmp(argv[1], jobs[i].name) == 0)
             return jobs[i].fn(argc - 1, argv + 1);

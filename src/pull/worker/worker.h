@@ -5,6 +5,7 @@
 #ifndef CRICKET_WORKER_H
 #define CRICKET_WORKER_H
 
+int worker_checkpoint(int argc, char **argv); /* checkpoint.c: a container to a file, with criu */
 int worker_measure(int argc, char **argv);   /* measure.c: disk usage, open files */
 int worker_unpack(int argc, char **argv);    /* unpack.c: a layer */
 int worker_remove(int argc, char **argv);    /* remove.c: a directory tree, slowly */

@@ -27,6 +27,7 @@ static const struct conf_key keys[] = {
     { "cni.conf_dirs", K_DIRS, AT(cni_conf_dirs), "/etc/cni/net.d", 0, 0 },
     { "cni.timeout", K_TIME, AT(cni_timeout_ms), "2m", 100, DAY_MS },
     { "create_missing_host_paths", K_BOOL, AT(create_missing_host_paths), "false", 0, 0 },
+    { "criu", K_PATH, AT(criu), "/usr/sbin/criu", 0, 0 },
     { "default_sysctls", K_SYSCTLS, AT(default_sysctls), NULL, 0, 0 },
     { "libexec_dir", K_DIR, AT(libexec_dir), PKGLIBEXECDIR, 0, 0 },
     { "listen", K_LISTEN, AT(listen), "unix://" CONF_STATE "/cricket.sock", 0, 0 },

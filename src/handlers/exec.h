@@ -5,8 +5,8 @@
 
 #include "handlers/objects.h"
 
-/* A running exec, in its container's list; end() is called when the container is removed or the
- * daemon ends. */
+/* A running exec (an attach, a checkpoint), in its container's list; end() is called when the
+ * container is removed or the daemon ends. */
 struct exec_base {
     struct list l;
     struct ctr *c;

@@ -51,6 +51,8 @@ static int make_dirs(const struct conf *c, struct err *err)
     if (r >= 0)
         r = make_dir(c->root, "containers", 0700, err);
     if (r >= 0)
+        r = make_dir(c->root, "checkpoints", 0700, err);
+    if (r >= 0)
         r = make_dir(c->state, "", 0711, err);
     if (r >= 0)
         r = make_dir(c->state, "pods", 0711, err);   /* hooks in a user namespace pass through */

@@ -456,6 +456,14 @@ static void stray_ctr(struct recovery *r, const char *name)
         pull_remove_tree(r->h->puller, rel);
 }
 
+/* Of a worker that was killed. */
+static void stray_checkpoint(struct recovery *r, const char *name)
+{
+    auto_free char *rel = mem_printf("checkpoints/%s", name);
+
+    pull_remove_tree(r->h->puller, rel);
+}
+
 static bool keep_layer(void *ctx, uint64_t number)
 {
     return images_number_used(((struct handlers *)ctx)->images, number);
@@ -485,6 +493,7 @@ int recover_run(struct handlers *h, bool same_boot, struct err *err)
     struct recovery r = { .h = h, .pending = 1 };
     auto_free char *pods = mem_printf("%s/pods", h->conf->state);
     auto_free char *ctrs = mem_printf("%s/containers", h->conf->root);
+    auto_free char *checkpoints = mem_printf("%s/checkpoints", h->conf->root);
 
     (void)err;
     if (same_boot) {
@@ -503,6 +512,7 @@ int recover_run(struct handlers *h, bool same_boot, struct err *err)
     each_dir(pods, stray_pod, &r);
     wait_all(&r);
     each_dir(ctrs, stray_ctr, &r);
+    each_dir(checkpoints, stray_checkpoint, &r);
     prune_layers(h);
     pull_collect(h->puller, keep_layer, h);
     log_info("op=recover same_boot=%d sandboxes=%zu containers=%zu images=%zu", same_boot,

@@ -20,6 +20,7 @@ HANDLER(handle_remove_pod_sandbox);
 HANDLER(handle_pod_sandbox_status);
 HANDLER(handle_list_pod_sandbox);
 /* ctr_*.c */
+HANDLER(handle_checkpoint_container);
 HANDLER(handle_create_container);
 HANDLER(handle_start_container);
 HANDLER(handle_stop_container);

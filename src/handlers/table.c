@@ -49,7 +49,7 @@ static const struct row runtime_rows[] = {
     { "StreamPodSandboxStats", handle_stream_pod_sandbox_stats, V1_ONLY },
     { "UpdateRuntimeConfig", handle_update_runtime_config, BOTH },
     { "Status", handle_status, BOTH },
-    { "CheckpointContainer", NULL, V1_ONLY },
+    { "CheckpointContainer", handle_checkpoint_container, V1_ONLY },
     { "CheckpointPod", NULL, V1_ONLY },
     { "RestorePod", NULL, V1_ONLY },
     { "GetContainerEvents", handle_get_container_events, V1_ONLY },

@@ -728,7 +728,7 @@ class Daemon:
                 for where, dirs, _ in os.walk(mount + self.cgroup):
                     if not dirs:
                         found.append("cgroup " + where)
-        for where in (self.state + "/pods", self.root + "/containers"):
+        for where in (self.state + "/pods", self.root + "/containers", self.root + "/checkpoints"):
             if pods_too and os.path.isdir(where):
                 found += ["file %s/%s" % (where, n) for n in os.listdir(where)]
         if os.path.isdir(self.root + "/l"):

@@ -22,7 +22,7 @@ import struct  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 
-from cricket import (BUILD, LIMIT, cgroup_mounts, children, diag, done_testing, is_, like, need, ok, pss_kb, skip,  # noqa: E402
+from cricket import (BUILD, LIMIT, cgroup_mounts, children, diag, done_testing, is_, kill_children, like, need, ok, pss_kb, skip,  # noqa: E402
                      wait_until)
 
 need("root", "busybox", "unshare")
@@ -37,6 +37,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(36, 1, 0, 0, 0)            # what a supervisor leaves behind comes to us
 TMP = tempfile.mkdtemp(prefix="cricket-", dir=os.environ.get("CRICKET_TEST_TMP"))
 atexit.register(shutil.rmtree, TMP, ignore_errors=True)
+atexit.register(kill_children, ())    # before that, should a test give up in the middle
 os.chmod(TMP, 0o755)
 ROOT = TMP + "/layer"
 for name in ("bin", "etc", "data", "proc", "work", "tmp"):

@@ -145,6 +145,15 @@ fails(checkpoint, "FAILED_PRECONDITION", "%s.*does not work on this machine: vds
 clean("a criu that does not work here")
 does("kill -9 $$")
 fails(checkpoint, "UNKNOWN", "killed by signal 9", "a criu that is killed", container_id=ctr, location=loc("x"))
+if shutil.which("nft"):
+    pid = d.pid_of(ctr)
+    nft = ["nsenter", "--net=/proc/%d/ns/net" % pid, "nft"]
+    does(" ".join(nft) + " add table inet CRIU-%d && touch %s/locked; kill -9 $$" % (pid, d.tmp))
+    error(checkpoint, container_id=ctr, location=loc("x"))
+    is_((os.path.exists(d.tmp + "/locked"), subprocess.run(nft + ["list", "tables"], stdout=subprocess.PIPE, check=True).stdout),
+        (True, b""), "what it did to the pod's network is undone")
+else:
+    skip("needs the program nft")
 does(GOOD + "\necho there >%s\nexit 0" % loc("x"))
 fails(checkpoint, "ALREADY_EXISTS", "exists already", "a file that came to be there meanwhile", container_id=ctr,
       location=loc("x"))

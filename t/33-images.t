@@ -219,6 +219,12 @@ d.restart(kill=True)
 ok(crash.id not in ids(), "a removal that was answered too")
 wait_until(lambda: len(os.listdir(d.root + "/l")) == 2, "its layers go: %s" % os.listdir(d.root + "/l"))
 
+d.kill_daemon()
+d.start_daemon(prefix=["prlimit", "--nofile=1024:1024"])
+few = image("few")
+is_(pull(reg.put(few, "few")), few.id, "with fewer descriptors than a worker would take")
+remove(few.id)
+
 old = Client(d.socket, "runtime.v1alpha2")
 is_([i.id for i in old.ListImages().images], [i.id for i in listed], "runtime.v1alpha2 has the images too")
 old.close()

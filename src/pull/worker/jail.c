@@ -158,21 +158,32 @@ static int few_calls(struct err *err)
     return r < 0 ? err_code(err, r, "seccomp") : 0;
 }
 
+/* At most so much; what is lower already stays, as raising it is a right that we may not have. */
+static int limit(int resource, rlim_t most, struct err *err)
+{
+    struct rlimit l;
+
+    if (getrlimit(resource, &l) < 0)
+        return err_sys(err, "getrlimit");
+    if (l.rlim_max > most)
+        l.rlim_max = most;
+    l.rlim_cur = l.rlim_max;
+    return setrlimit(resource, &l) < 0 ? err_sys(err, "setrlimit") : 0;
+}
+
 int jail_enter(int dirfd, struct err *err)
 {
-    struct rlimit none = { 0, 0 }, files = { JAIL_FILES, JAIL_FILES };
     int r = own_root(dirfd, err);
 
-    if (r < 0)
-        return r;
-    if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_NOFILE, &files) < 0)
-        return err_sys(err, "setrlimit");
+    if (r == 0)
+        r = limit(RLIMIT_CORE, 0, err);
+    if (r == 0)
+        r = limit(RLIMIT_NOFILE, JAIL_FILES, err);
 #ifndef SANITIZE                     /* its shadow memory counts */
-    struct rlimit data = { JAIL_DATA_MAX, JAIL_DATA_MAX };
-
-    if (setrlimit(RLIMIT_DATA, &data) < 0)
-        return err_sys(err, "setrlimit");
+    if (r == 0)
+        r = limit(RLIMIT_DATA, JAIL_DATA_MAX, err);
 #endif
-    r = few_rights(err);
+    if (r == 0)
+        r = few_rights(err);
     return r < 0 ? r : few_calls(err);
 }

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -209,6 +210,15 @@ static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
     call_off(k);
 }
 
+/* Also before its supervisor has told. */
+static bool has_ended(const struct ctr *c)
+{
+    struct pollfd p = { c->pidfd, POLLIN, 0 };
+
+    return c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || c->pidfd < 0 ||
+           poll(&p, 1, 0) > 0;
+}
+
 /* The worker's last word into err; 0: the archive is there. */
 static int last_word(struct checkpoint *k, int exit_status, struct err *err)
 {
@@ -224,6 +234,8 @@ static int last_word(struct checkpoint *k, int exit_status, struct err *err)
     if (k->timed_out)
         return err_rpc(err, GRPC_DEADLINE_EXCEEDED, "not done after %lld s: %s",
                        (long long)(k->timeout_ms / 1000), buf + at);
+    if (has_ended(k->base.c))
+        return err_rpc(err, GRPC_UNAVAILABLE, "it has ended: %s", buf + at);
     return err_rpc(err, grpc, "%s", buf + at);
 }
 

@@ -266,15 +266,17 @@ del wrong[:]
 slow = d.tmp + "/slow"
 os.mkdir(slow)
 os.mkfifo(slow + "/go")
+os.mkfifo(slow + "/never")
 with open(slow + "/slow", "w") as f:
     f.write('''#!/bin/sh
 echo $CNI_COMMAND $$ >>%s/log
+if [ $CNI_COMMAND = ADD ] && [ -e %s/help ]; then sh -c 'echo $$ >%s/helper; read x <%s/never' & fi
 if [ $CNI_COMMAND = ADD ] && [ -e %s/wait ]; then read x <%s/go; fi
 [ $CNI_COMMAND = ADD ] && cat >/dev/null
 echo $CNI_COMMAND end >>%s/log
 [ $CNI_COMMAND = ADD ] && echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.1.1.1/24"}]}'
 exit 0
-''' % (slow, slow, slow, slow))
+''' % ((slow,) * 7))
 os.chmod(slow + "/slow", 0o755)
 e = Daemon(cni={"cniVersion": "1.0.0", "name": "slow", "plugins": [{"type": "slow"}]}, other=d,
            config={"cni": {"bin_dirs": [slow]}, "shutdown": "200ms"})
@@ -308,15 +310,21 @@ is_(e.ListPodSandbox().items[:], [], "no pod")
 with open(slow + "/log") as log:
     like(log.read(), r"ADD end\nDEL \d+\nDEL end\n$", "its network is released")
 
-# --- the daemon dies while a plugin runs: that dies too, and DEL comes after it
+# --- the daemon dies while a plugin runs: that dies too, what it has started dies at the next start, and then comes DEL
+open(slow + "/help", "w").close()
 f = e.RunPodSandbox(_future=True, config=config)
 plugin = wait_until(adding, "the plugin runs again")
+helper = wait_until(lambda: os.path.exists(slow + "/helper") and int(open(slow + "/helper").read() or 0), "and its helper")
+os.unlink(slow + "/help")
+e.proc.kill()                               # before it notices that its client leaves, which would end both
 e.kill_daemon()
 wait_until(lambda: reap_orphans({d.pid} | {r.proc.pid for r in d.registries}) or
            not os.path.exists("/proc/%d" % plugin), "the plugin is gone")
 e.start_daemon()
 with open(slow + "/log") as log:
     like(log.read(), r"ADD %d\nDEL \d+\nDEL end\n$" % plugin, "killed during ADD: DEL at the next start")
+reap_orphans({d.pid, e.pid} | {r.proc.pid for r in d.registries})
+ok(not os.path.exists("/proc/%d" % helper), "killed during ADD: what the plugin has started is gone as well")
 is_(e.ListPodSandbox().items[:], [], "the pod is gone")
 os.unlink(slow + "/wait")
 pod = e.runp(config=config)

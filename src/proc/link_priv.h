@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What link.c (the socket, what comes in) and link_calls.c (what is asked for) share. */
+/* What link.c (the socket, what comes in), link_meet.c (how it begins) and link_calls.c (what is
+ * asked for) share. */
 #ifndef CRICKET_LINK_PRIV_H
 #define CRICKET_LINK_PRIV_H
 
@@ -59,6 +60,9 @@ struct link_attach {
     void *arg;
 };
 
+/* fd is taken over. */
+struct link *link_new(struct loop *l, int fd, const char *state_dir, const struct link_events *ev);
+void link_undo_dir(struct link *k);              /* what link_spawn() made of the state directory */
 /* 0, also when it is queued; descriptors are dup'ed. */
 int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len,
               const int *fds, size_t n_fds, struct err *err);

@@ -53,6 +53,7 @@ static const struct conf_key keys[] = {
     { "stream.idle", K_TIME, AT(stream_idle_ms), "4h", 1000, 365 * DAY_MS },
     { "stream.port", K_INT, AT(stream_port), "0", 0, 65535 },
     { "stream.wait", K_TIME, AT(stream_wait_ms), "1m", 1000, DAY_MS },
+    { "supervisor_stall", K_TIME, AT(supervisor_stall_ms), "1m", 1000, DAY_MS },
 };
 
 const char *conf_key_name(size_t n)

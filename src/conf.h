@@ -77,6 +77,7 @@ struct conf {
     bool create_missing_host_paths;
     char **default_sysctls;          /* "name=value": set in each pod's own network namespace */
     uint64_t rlimit_nofile;          /* 0: inherited */
+    int64_t supervisor_stall_ms;     /* of one that owes an answer: then it hangs */
     int64_t shutdown_ms;             /* how long calls in flight may take after SIGTERM */
     char *json;                      /* all of it without secrets, for verbose Status */
 };

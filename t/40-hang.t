@@ -8,22 +8,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib
 from cricket import *  # noqa: E402,F403
 
 
-def supervisor(ctr):
-    with open("/proc/%d/stat" % d.pid_of(ctr)) as f:
-        return int(f.read().rsplit(")", 1)[1].split()[1])
-
-
-def stopped(pid):
-    with open("/proc/%d/stat" % pid) as f:
-        return f.read().rsplit(")", 1)[1].split()[0] == "T"
-
-
-def hang(pid):
-    os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: stopped(pid), "the supervisor is stopped")
-
-
-d = Daemon()
+d = Daemon(config={"supervisor_stall": "1h"})     # 40-silent.t is about the limit
 names = ("hangs", "full", "dies", "fine")
 pods = {n: d.runp(n) for n in names}
 runs = {n: d.start(pods[n], "runs") for n in names}
@@ -32,7 +17,7 @@ d.wait_exit(done)
 created = d.create(pods["hangs"], "created", command=["sh", "-c", "exit 5"])
 ends = d.start(pods["hangs"], "ends")
 pid, ends_pid = d.pid_of(runs["hangs"]), d.pid_of(ends)
-sups = {n: supervisor(runs[n]) for n in names}
+sups = {n: d.supervisor(pods[n]) for n in names}
 
 
 def everything():
@@ -42,19 +27,10 @@ def everything():
 
 before = everything()
 for n in names[:3]:
-    hang(sups[n])
+    freeze(sups[n])
 os.kill(ends_pid, signal.SIGKILL)    # nobody sees that for now
 d.kill_daemon()
-queue = []                           # as many restarts would leave it
-where = os.open("%s/pods/%s" % (d.state, pods["full"]), os.O_PATH)    # the path may be too long for an address
-try:
-    while len(queue) < 1000:
-        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        s.setblocking(False)
-        queue.append(s)
-        s.connect("/proc/self/fd/%d/sock" % where)
-except BlockingIOError:
-    pass
+queue = d.fill_queue(pods["full"])
 ok(len(queue) < 1000, "one of them takes no more connections")
 d.start_daemon()
 
@@ -105,7 +81,7 @@ else:
 
 # --- the daemon ends while one still hangs; then nobody knows that one any more
 d.remove(pods["full"], pods["fine"])
-hang(sups["hangs"])
+freeze(sups["hangs"])
 d.restart()
 is_(d.stop_daemon(), 0, "the daemon ends with 0 while a supervisor hangs")
 for s in queue:

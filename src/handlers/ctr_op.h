@@ -13,6 +13,9 @@ void ctr_stop_start(struct ctr *c, int64_t grace_ms, ctr_done_fn done, void *arg
 /* Kills if needed, then removes all of it. */
 void ctr_remove_start(struct ctr *c, ctr_done_fn done, void *arg);
 
+/* The supervisor hangs: nobody will tell of c's exit to a stop or removal that waits for it. */
+void ctr_stop_fail(struct ctr *c, const struct err *why);
+
 /* Operations that are still live when the daemon ends; the next start finishes what they did. */
 void ctr_create_drop(struct op *op);
 void ctr_start_drop(struct op *op);

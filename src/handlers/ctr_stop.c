@@ -171,6 +171,11 @@ static void arm_kill(struct ctr_op *o)
     arm(o, o->kill_at_ms - clock_mono_ms());
 }
 
+static bool hangs(struct ctr_op *o)
+{
+    return o->c->sandbox->link && link_hangs(o->c->sandbox->link, &o->op.err);
+}
+
 static int stop_ask(struct op *op, enum wake why)
 {
     struct ctr_op *o = ctr_op_of(op);
@@ -180,6 +185,8 @@ static int stop_ask(struct op *op, enum wake why)
     (void)why;
     if (!runs(c))
         return 0;
+    if (hangs(o))
+        return op->err.code;
     (void)cgroup_thaw(c->rec->cgroup_path);
     exit_wait_add(c, &o->exit, op);
     if (o->kill_at_ms <= clock_mono_ms())
@@ -246,6 +253,20 @@ static struct ctr_op *stop_get(struct ctr *c, int64_t grace_ms, bool *ret_new)
             arm_kill(o);
     }
     return o;
+}
+
+void ctr_stop_fail(struct ctr *c, const struct err *why)
+{
+    struct op *const ops[] = { c->stop, c->remove };
+
+    for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
+        struct err e = *why;
+
+        if (!ops[i] || !runs(c) || list_empty(&ctr_op_of(ops[i])->exit.l))
+            continue;
+        err_note(&e, "%s container %s", i ? "remove" : "stop", c->id);
+        op_fail(ops[i], &e);
+    }
 }
 
 /* What can be stopped: a container that is being started will run in a moment. */
@@ -320,6 +341,8 @@ static int remove_mark(struct op *op, enum wake why)
     ctr_end_execs(c);
     if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING)
         return 0;
+    if (hangs(ctr_op_of(op)))
+        return op->err.code;
     exit_wait_add(c, &ctr_op_of(op)->exit, op);
     return stop_insist(op, why);
 }

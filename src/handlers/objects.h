@@ -142,7 +142,8 @@ void pb_set_bytes(ProtobufCBinaryData *field, const void *p, size_t n);
 const struct str *sandbox_listed(struct sandbox *s);     /* encoded runtime.v1.PodSandbox */
 const struct str *ctr_listed(struct ctr *c);             /* encoded runtime.v1.Container */
 bool sandbox_is_ready(const struct sandbox *s);
-/* GRPC_UNAVAILABLE while its supervisor has not answered since the start (recover.c). */
+/* GRPC_UNAVAILABLE while its supervisor hangs: it has not answered since the start (recover.c), or
+ * not what it was asked (link_hangs()). */
 int sandbox_met(const struct sandbox *s, struct err *err);
 const Runtime__V1__NamespaceOption *sandbox_namespaces(const struct sandbox *s); /* may be NULL */
 bool sandbox_host_network(const struct sandbox *s);

@@ -40,6 +40,7 @@ struct meeting {                     /* with one supervisor; its sandbox's, wher
     struct sandbox *s;               /* NULL: nobody's */
     struct link *link;               /* of nobody's; else the sandbox has it */
     char *dir;
+    int64_t since_ms;
     struct ev_timer timer;           /* MEET_MS, then KNOCK_MS while it cannot be connected to */
 };
 
@@ -173,7 +174,7 @@ int sandbox_met(const struct sandbox *s, struct err *err)
     char pid[24] = "";
 
     if (!s->meeting)
-        return 0;
+        return s->link && link_hangs(s->link, err) ? -EHOSTDOWN : 0;
     if (s->link)
         snprintf(pid, sizeof pid, " (pid %d)", (int)link_pid(s->link));
     return err_rpc(err, GRPC_UNAVAILABLE,
@@ -313,6 +314,27 @@ static void stray_note(void *arg, const char *ctr, const char *text)
     (void)text;
 }
 
+bool sandbox_may_end(const struct sandbox *s)
+{
+    return !s->meeting ||
+           clock_mono_ms() - s->meeting->since_ms >= s->h->conf->supervisor_stall_ms;
+}
+
+void sandbox_end_hung(struct sandbox *s)
+{
+    struct err err = ERR_INIT;
+
+    if (sandbox_met(s, &err) == 0)
+        return;
+    log_warn("op=supervisor sandbox=%s err='%s', killing it", s->id, err.text);
+    if (s->link) {
+        link_kill(s->link);
+        return;
+    }
+    link_kill_pid((pid_t)s->rec->supervisor_pid);
+    on_met(s->meeting, NULL, "", 0, &err);
+}
+
 /* The queue of its socket is full of daemons that were here before, or we lack something. */
 static bool may_live(int r)
 {
@@ -376,6 +398,7 @@ static void meet(struct recovery *r, struct sandbox *s, const char *dir)
     m->r = r;
     m->s = s;
     m->dir = mem_strdup(dir);
+    m->since_ms = clock_mono_ms();
     r->pending++;
     ev_now_update(loop_ev(m->h->loop));
     ev_timer_init(&m->timer, on_late, MEET_MS / 1e3, 0.);

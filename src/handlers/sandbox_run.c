@@ -62,11 +62,36 @@ static void on_note_event(void *arg, const char *ctr, const char *text)
     log_warn("op=note ctr=%s sandbox=%s err='%s', ignoring", ctr, s->id, text);
 }
 
+static void on_supervisor_hangs(void *arg, const struct err *why)
+{
+    struct sandbox *s = arg;
+    struct ctr *c;
+
+    log_error("op=supervisor err='%s', the sandbox is left as it is", why->text);
+    if (s->run || s->stop || s->remove) {        /* by which it is to end */
+        sandbox_end_hung(s);
+        return;
+    }
+    list_each(c, &s->ctrs, struct ctr, in_sandbox)
+        ctr_stop_fail(c, why);
+}
+
+static void on_supervisor_awake(void *arg)
+{
+    const struct sandbox *s = arg;
+
+    log_info("op=supervisor sandbox=%s pid=%d note='it answers again'", s->id,
+             (int)link_pid(s->link));
+}
+
 void sandbox_link_events(struct sandbox *s, struct link_events *ev)
 {
     ev->on_note = on_note_event;
     ev->on_exit = on_exit_event;
     ev->on_gone = on_supervisor_gone;
+    ev->on_hangs = on_supervisor_hangs;
+    ev->on_awake = on_supervisor_awake;
+    ev->stall_ms = s->h->conf->supervisor_stall_ms;
     ev->arg = s;
 }
 
@@ -144,7 +169,7 @@ static int run_namespaces(struct op *op, enum wake why)
         c->linux ? c->linux->security_context : NULL;
     const char *label = s->rec->selinux_label[0] ? s->rec->selinux_label : NULL;
     auto_pool struct pool pool = POOL_INIT;
-    struct link_events ev;
+    struct link_events ev = { 0 };
     struct err err = ERR_INIT;
 
     (void)why;
@@ -331,6 +356,7 @@ static const struct op_step run_steps[] = {
 static const struct op_step run_undo[] = {
     { "network", down_network },
     { "supervisor", down_supervisor },
+    { "netns", down_netns },
     { "files", down_files },
     { 0 },
 };

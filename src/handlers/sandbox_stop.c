@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* StopPodSandbox and RemovePodSandbox (CRI.md 4.3, 4.4). Both are idempotent and may be joined; a
- * stop that failed half way goes on where it failed when it is asked again. */
+ * stop that failed half way goes on where it failed when it is asked again. They are the way to get
+ * rid of a pod whose supervisor hangs: that is killed then. */
 #include "handlers/rpcs.h"
 
 #include "handlers/ctr_op.h"
 #include "handlers/sandbox_op.h"
 
 /* NULL when the call is answered: what is not there is stopped and removed, and a pod whose
- * supervisor hangs is neither. Either reply is an empty message. */
+ * supervisor has not answered yet since the start is neither. Either reply is an empty message. */
 static struct sandbox *find_or_answer(struct rpc *rpc, struct handlers *h, const char *id)
 {
     Runtime__V1__StopPodSandboxResponse reply = RUNTIME__V1__STOP_POD_SANDBOX_RESPONSE__INIT;
@@ -16,9 +17,11 @@ static struct sandbox *find_or_answer(struct rpc *rpc, struct handlers *h, const
 
     if (!s && err.grpc == GRPC_NOT_FOUND)
         rpc_ok(rpc, &reply.base);
-    else if (!s || sandbox_met(s, &err) < 0)
+    else if (!s || (!sandbox_may_end(s) && sandbox_met(s, &err) < 0))
         rpc_fail_err(rpc, &err);
-    return s && !s->meeting ? s : NULL;
+    else
+        return s;
+    return NULL;
 }
 
 static void stop_done(struct op *op)
@@ -44,6 +47,7 @@ static const struct op_step stop_steps[] = {
     { "containers", down_kill },
     { "network", down_network },
     { "supervisor", down_supervisor },
+    { "netns", down_netns },
     { "record", down_mark },
     { 0 },
 };
@@ -123,6 +127,7 @@ static const struct op_step remove_steps[] = {
     { "containers", down_kill },
     { "network", down_network },
     { "supervisor", down_supervisor },
+    { "netns", down_netns },
     { "record", down_mark },
     { "removing", remove_mark },
     { "containers", down_containers },

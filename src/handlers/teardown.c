@@ -106,6 +106,7 @@ static void remove_one(struct ctr *c, struct sandbox_op *o)
 int down_kill(struct op *op, enum wake why)
 {
     (void)why;
+    sandbox_end_hung(sandbox_op_of(op)->s);
     sandbox_end_forwards(sandbox_op_of(op)->s);
     return each_ctr(sandbox_op_of(op), stop_one);
 }
@@ -174,20 +175,22 @@ static void on_unmounted(void *arg, int status)
     struct sandbox_op *o = arg;
 
     if (status)
-        log_warn("op=%s sandbox=%s step=supervisor err='unmounting its network namespace failed'",
+        log_warn("op=%s sandbox=%s step=netns err='unmounting its network namespace failed'",
                  o->op.cls->name, o->s->id);
     op_wake(&o->op, WAKE_DONE);
 }
 
 /* The supervisor died without taking its mount along. */
-static int unmount_netns(struct op *op, struct sandbox *s)
+int down_netns(struct op *op, enum wake why)
 {
+    const struct sandbox *s = sandbox_op_of(op)->s;
     auto_free char *netns = mem_printf("%s/netns", s->dir);
     char *argv[] = { s->h->worker_path, (char *)(uintptr_t)"umount", netns, NULL };
     struct child_opts o = CHILD_OPTS_INIT;
     struct child *c;
     struct stat st;
 
+    (void)why;
     if (stat(netns, &st) < 0)
         return 0;
     o.path = s->h->worker_path;
@@ -203,7 +206,7 @@ int down_supervisor(struct op *op, enum wake why)
 
     (void)why;
     if (!o->s->link)
-        return unmount_netns(op, o->s);
+        return 0;
     link_shutdown(o->s->link, on_shut, o);
     return op_wait(op, 0);
 }

@@ -12,9 +12,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
@@ -48,6 +50,7 @@ struct link *link_new(struct loop *l, int fd, const char *state_dir, const struc
     list_init(&k->execs);
     list_init(&k->attaches);
     list_init(&k->queue);
+    link_watch_init(k);
     ev_io_init(&k->io, on_io, fd, EV_READ);
     k->io.data = k;
     ev_io_start(loop_ev(l), &k->io);
@@ -75,6 +78,7 @@ static void queue_drop(struct link *k)
 static void disconnect(struct link *k)
 {
     ev_io_stop(loop_ev(k->loop), &k->io);
+    ev_timer_stop(loop_ev(k->loop), &k->watch);
     k->fd = fd_close(k->fd);
     k->down = true;
     queue_drop(k);
@@ -117,13 +121,12 @@ struct link *link_free(struct link *k)
     return NULL;
 }
 
-static void enter(struct link *k)
+void link_enter(struct link *k)
 {
     k->busy++;
 }
 
-/* False: k is no more. */
-static bool leave(struct link *k)
+bool link_leave(struct link *k)
 {
     if (--k->busy == 0 && k->doomed) {
         k->doomed = false;
@@ -184,6 +187,8 @@ int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *
 
     if (k->down)
         return err_set(err, -EPIPE, "the sandbox's supervisor is gone");
+    if (serial && type != WIRE_PING && link_hangs(k, err))
+        return -EHOSTDOWN;
     if (sizeof h + len > sizeof buf || n_fds > WIRE_FDS_MAX)
         return err_set(err, -EMSGSIZE, "message of %zu bytes and %zu descriptors for a supervisor",
                        len, n_fds);
@@ -244,6 +249,8 @@ static void unsent(struct link *k, uint32_t serial, int r)
     struct err e = ERR_INIT;
     struct call *c;
 
+    if (serial == k->ping)
+        k->ping = 0;                 /* the next tick sends another one */
     if (r == -EPIPE || r == -ECONNRESET || !(c = call_take(k, serial)))
         return;
     err_code(&e, r, "write to the sandbox's supervisor");
@@ -293,7 +300,7 @@ void link_undo_dir(struct link *k)
     free(names[1]);
 }
 
-static void ready_failed(struct link *k, const struct err *err)
+void link_ready_failed(struct link *k, const struct err *err)
 {
     link_ready_fn ready = k->ready;
     struct err e = *err;
@@ -308,8 +315,7 @@ static void ready_failed(struct link *k, const struct err *err)
     link_free(k);
 }
 
-/* The socket has ended. k may be gone afterwards. */
-static void go_down(struct link *k, const struct err *why)
+void link_go_down(struct link *k, const struct err *why)
 {
     struct err e = *why;
 
@@ -317,7 +323,7 @@ static void go_down(struct link *k, const struct err *why)
         return;
     disconnect(k);
     if (k->ready) {
-        ready_failed(k, &e);
+        link_ready_failed(k, &e);
         return;
     }
     struct call *c, *shutdown = NULL;
@@ -381,8 +387,11 @@ static void got_started(struct link *k, uint32_t serial, const struct wire_start
     if (c && c->kind == CALL_START) {
         c->start(c->arg, m->pid, take_fd(fd), m->started_at, NULL);
         free(c);
-    } else if (c)
+    } else if (c) {
         list_add_tail(&k->calls, &c->l);
+    } else {                         /* given up while it hung */
+        (void)syscall(SYS_pidfd_send_signal, *fd, SIGKILL, NULL, 0);
+    }
 }
 
 static void got_exec_started(struct link *k, uint32_t serial, const struct wire_started *m, int *fd)
@@ -406,7 +415,11 @@ static void got_reply(struct link *k, uint32_t serial, const struct wire_reply *
         err_set(&e, m->code, "%s", m->text);
     if (k->ready && serial == 1) {   /* the first request of a link is HELLO or INIT */
         if (m->code < 0)
-            ready_failed(k, &e);
+            link_ready_failed(k, &e);
+        return;
+    }
+    if (serial == k->ping) {
+        k->ping = 0;
         return;
     }
     struct call *c = call_take(k, serial);
@@ -514,7 +527,7 @@ static bool receive(struct link *k)
             err_sys(&e, "the sandbox's supervisor");
         else
             err_set(&e, -EPIPE, "the sandbox's supervisor is gone");
-        go_down(k, &e);
+        link_go_down(k, &e);
         return false;
     }
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&h); c; c = CMSG_NXTHDR(&h, c)) {
@@ -531,8 +544,19 @@ static bool receive(struct link *k)
     }
     if ((size_t)n < sizeof in.h || in.h.len != (size_t)n)
         return true;                 /* torn: not from our kind */
-    dispatch(k, &in.h, in.body, (size_t)n - sizeof in.h, &fd);
+    link_heard(k);
+    if (!k->doomed && !k->down)
+        dispatch(k, &in.h, in.body, (size_t)n - sizeof in.h, &fd);
     return true;
+}
+
+void link_drain(struct link *k)
+{
+    for (int i = 0; i < MSGS_PER_TURN && !k->doomed && !k->down; i++)
+        if (!receive(k))
+            break;
+    if (!k->doomed)
+        link_watch(k);
 }
 
 static void on_io(struct ev_loop *ev, struct ev_io *w, int revents)
@@ -541,11 +565,9 @@ static void on_io(struct ev_loop *ev, struct ev_io *w, int revents)
 
     (void)ev;
     loop_name(k->loop, "supervisor");
-    enter(k);
+    link_enter(k);
     if (revents & EV_WRITE)
         queue_flush(k);
-    for (int i = 0; i < MSGS_PER_TURN && !k->doomed && !k->down; i++)
-        if (!receive(k))
-            break;
-    (void)leave(k);
+    link_drain(k);
+    (void)link_leave(k);
 }

@@ -37,8 +37,14 @@ struct link_events {
     void (*on_exit)(void *arg, const struct link_exit *x);
     /* The supervisor is gone (crash, OOM kill): everything it ran is dead or dying. */
     void (*on_gone)(void *arg);
-    /* About a container: something that went wrong and stopped nothing, for the log. */
+    /* About a container ("": the pod): something that went wrong and stopped nothing, for the log.
+     */
     void (*on_note)(void *arg, const char *ctr, const char *text);
+    /* It owes an answer and has said nothing for stall_ms (0: there is no limit, and these are not
+     * called). What was asked has failed by then, but for link_shutdown(). Then: it has spoken. */
+    void (*on_hangs)(void *arg, const struct err *why);
+    void (*on_awake)(void *arg);
+    int64_t stall_ms;
     void *arg;
 };
 
@@ -86,6 +92,14 @@ int link_open(struct loop *l, const char *state_dir, const struct link_events *e
 /* Forgets the link; the supervisor lives on. */
 struct link *link_free(struct link *k);
 pid_t link_pid(const struct link *k);
+/* True after on_hangs until on_awake, -EHOSTDOWN and who does not answer in err: GRPC_UNAVAILABLE.
+ */
+bool link_hangs(const struct link *k, struct err *err);
+/* SIGKILL to a supervisor that hangs. on_gone follows (or what link_shutdown() or ready has to
+ * tell), in some seconds at the latest: then it cannot even die, and is left alone. */
+void link_kill(struct link *k);
+/* The same to one that cannot be connected to. A process that is no supervisor is not touched. */
+void link_kill_pid(pid_t pid);
 bool link_keeps_cgroups(const struct link *k);   /* does its supervisor? not an old one */
 uint64_t link_number(const struct link *k);      /* no two links of this daemon have the same */
 pid_t link_init_pid(const struct link *k);       /* PID 1 of a shared PID namespace, else 0 */

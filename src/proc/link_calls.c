@@ -18,6 +18,7 @@ struct call *call_new(struct link *k, enum call_kind kind, uint32_t serial, cons
     c->serial = serial;
     snprintf(c->what, sizeof c->what, "%s", what);
     list_add_tail(&k->calls, &c->l);
+    link_watch(k);
     return c;
 }
 
@@ -173,6 +174,8 @@ void link_signal(struct link *k, const char *id, int sig)
     set_id(m.id, id);
     (void)link_send(k, WIRE_SIGNAL, 0, &m, sizeof m, NULL, 0,
                     NULL); /* a link that is down says so itself */
+    k->unheard = true;
+    link_watch(k);
 }
 
 /* Answered at once (from inside) when it cannot be sent. */
@@ -189,6 +192,7 @@ static void request(struct link *k, enum call_kind kind, enum wire_type type, co
     if (r == 0 || (!k->down && (r == -EPIPE || r == -ECONNRESET)))
         return;                      /* the answer, or the end of the link */
     list_del(&c->l);
+    link_watch(k);
     call_done(k, c, kind == CALL_SHUTDOWN && k->down ? NULL : &e);
 }
 
@@ -271,10 +275,12 @@ void link_exec_forget(struct link_exec *x)
 {
     bool taken_back = x->k && !x->brings_cgroups && link_unsend(x->k, x->serial);
 
-    if (taken_back)
+    if (taken_back) {
         free(call_take(x->k, x->serial));
-    else
+        link_watch(x->k);
+    } else {
         link_exec_kill(x);
+    }
     x->ev = (struct link_exec_events){ 0 };
     if (taken_back || !x->k || x->k->down) {
         list_del(&x->l);
@@ -319,6 +325,8 @@ void link_attach_close(struct link_attach *a)
 
     if (a->k)
         (void)link_send(a->k, WIRE_ATTACH_CLOSE, 0, &m, sizeof m, NULL, 0, NULL);
+    if (c)
+        link_watch(a->k);
     free(c);
     list_del(&a->l);
     free(a);

@@ -132,6 +132,7 @@ int link_spawn(struct loop *l, const struct link_opts *o, const struct link_sand
     }
     k->ready = ready;
     k->ready_arg = arg;
+    link_watch(k);
     *ret = k;
     return 0;
 }

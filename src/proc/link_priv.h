@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What link.c (the socket, what comes in), link_meet.c (how it begins) and link_calls.c (what is
- * asked for) share. */
+/* What link.c (the socket, what comes in), link_meet.c (how it begins), link_calls.c (what is asked
+ * for) and link_watch.c (is there anybody) share. */
 #ifndef CRICKET_LINK_PRIV_H
 #define CRICKET_LINK_PRIV_H
 
@@ -40,6 +40,11 @@ struct link {
     bool down, stopping;             /* the socket has ended; link_shutdown() was called */
     bool undo;                       /* of link_spawn() that failed: the directory was made here */
     int busy;                        /* callbacks running */
+    struct ev_timer watch;           /* runs while something is owed to us; see link_watch.c */
+    int silent;                      /* ticks of it since the last word */
+    uint32_t ping;                   /* serial of the one that is out, or 0 */
+    bool unheard;                    /* something was sent that is not answered, like a signal */
+    bool hangs, killed;
     bool doomed;
 };
 
@@ -63,6 +68,13 @@ struct link_attach {
 /* fd is taken over. */
 struct link *link_new(struct loop *l, int fd, const char *state_dir, const struct link_events *ev);
 void link_undo_dir(struct link *k);              /* what link_spawn() made of the state directory */
+/* Callbacks may free the link: not before the last link_leave(). False: k is no more. */
+void link_enter(struct link *k);
+bool link_leave(struct link *k);
+/* The socket has ended. k may be gone afterwards. */
+void link_go_down(struct link *k, const struct err *why);
+void link_ready_failed(struct link *k, const struct err *err);   /* k is gone afterwards */
+void link_drain(struct link *k);                 /* takes what has come; between enter and leave */
 /* 0, also when it is queued; descriptors are dup'ed. */
 int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len,
               const int *fds, size_t n_fds, struct err *err);
@@ -79,5 +91,10 @@ struct link_exec *exec_find(struct link *k, uint32_t serial);
 struct link_attach *attach_find(struct link *k, uint32_t serial);
 void exec_done(struct link_exec *x, int status, const struct err *err);
 void attach_done(struct link_attach *a, const struct err *err);
+
+/* link_watch.c */
+void link_watch_init(struct link *k);
+void link_watch(struct link *k);                 /* something more is owed, or less */
+void link_heard(struct link *k);                 /* a message has come */
 
 #endif

@@ -651,6 +651,26 @@ class Daemon:
     def pid_of(self, ctr):
         return int(self.info(ctr)["pid"])
 
+    def supervisor(self, pod):
+        """The pid of a pod's cricket-pod, where its containers have PID namespaces of their own."""
+        return int(json.loads(self.PodSandboxStatus(pod_sandbox_id=pod, verbose=True).info["info"])["pid"])
+
+    def fill_queue(self, pod):
+        """Connections to a supervisor that hangs until it takes no more, as many restarts would leave them."""
+        queue = []
+        where = os.open("%s/pods/%s" % (self.state, pod), os.O_PATH)    # the path may be too long for an address
+        try:
+            while len(queue) < 1000:
+                s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                s.setblocking(False)
+                queue.append(s)
+                s.connect("/proc/self/fd/%d/sock" % where)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(where)
+        return queue
+
     def wait_exit(self, ctr):
         """The status of a container once it is EXITED."""
         def look():
@@ -781,6 +801,16 @@ class Daemon:
             diag("kept: " + self.tmp)
         else:
             shutil.rmtree(self.tmp, ignore_errors=True)
+
+
+def freeze(pid):
+    """SIGSTOP; returns when the process stands still."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped():
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] == "T"
+    wait_until(stopped, "process %d is stopped" % pid)
 
 
 def unescape(path):

@@ -458,7 +458,8 @@ static void do_attach(const json_t *o)
         fd_close(theirs[i]);
 }
 
-static const struct link_events events = { on_exit_ev, on_gone, on_note, NULL };
+static const struct link_events events = { .on_exit = on_exit_ev, .on_gone = on_gone,
+                                           .on_note = on_note };
 
 static void do_spawn(const json_t *o)
 {

@@ -350,6 +350,9 @@ static void dispatch(const struct wire_hdr *h, union body *b, int *fds, size_t n
     case WIRE_ATTACH_CLOSE:
         attach_close(b->serial.serial);
         break;
+    case WIRE_PING:
+        talk_reply(h->serial, 0, "%s", "");
+        break;
     default:
         talk_reply(h->serial, -ENOSYS, "request %u is not known to cricket-pod %u", h->type,
                    WIRE_VERSION);

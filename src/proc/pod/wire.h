@@ -44,6 +44,7 @@ enum wire_type {
     WIRE_EXEC_RESIZE,                /* wire_resize */
     WIRE_ATTACH, /* wire_attach; fds: [in], [out], [err]; answered by REPLY, later ATTACH_END */
     WIRE_ATTACH_CLOSE,               /* wire_serial: of the ATTACH */
+    WIRE_PING,                       /* answered by REPLY, whatever it says: there is somebody */
     /* supervisor -> daemon */
     WIRE_READY = 64,                 /* wire_ready */
     WIRE_CTR,                        /* wire_ctr */

@@ -18,6 +18,7 @@ import json  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
+import socket  # noqa: E402
 import struct  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
@@ -715,6 +716,20 @@ is_(known, {c: pids[c], long: pids[long], once: pids[once], quick: 0}, "and hear
 e = end(d, quick, ack=False)
 is_((e["status"], e["signal"]), (3, 0), "and of the true exit code")
 d.quit()
+EXECS = ((4, b""), (100, b"\0" * 200), (96, b"\0" * 200), (104, b""), (4096, b"\0" * 8), (104, b"\0" * 200), (104, b"\0" * 16000))
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+    def send(kind, serial, body):
+        s.send(struct.pack("<HHIII", 5, kind, serial, 16 + len(body), 0) + body)
+    s.connect(TMP + "/pods/p1/sock")
+    send(1, 1, struct.pack("<I", 5))
+    for i, (off, more) in enumerate(EXECS):
+        send(9, 100 + i, struct.pack("<72sIIII", c.encode(), 0, 0, off, 0) + more)
+    answers = []
+    while len(answers) < len(EXECS):
+        r = s.recv(4096)
+        if struct.unpack("<HH", r[:4])[1] == 67:
+            answers.append(r[20:].split(b"\0")[0].decode())
+is_(answers, ["launch plan: offset"] * 5 + ["launch plan: magic: Invalid argument"] * 2, "execs whose plan is not where they say, or none")
 d = Drive()
 d.do("open", dir=TMP + "/pods/p1")
 is_(d.want("exit", id=quick)["status"], 3, "again, until it says that it has it")

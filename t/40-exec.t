@@ -23,6 +23,8 @@ is_(d.exec(ctr[:13], "true"), (b"", b"", 0), "by id prefix, no output")
 is_(d.exec(ctr, "cat"), (b"", b"", 0), "stdin is at its end")
 is_(d.exec(ctr, "printf", "a\\000b\\377"), (b"a\0b\xff", b"", 0), "any bytes")
 is_(d.exec(ctr, "printf", "%s|", "", " ", "a b"), (b"| |a b|", b"", 0), "arguments are not split or dropped")
+sizes = list(range(8000, 17000, 500)) + [100000]     # what fits into a message to the supervisor, and what does not
+is_([n for n in sizes if d.exec(ctr, "printf", "%s", "x" * n) != (b"x" * n, b"", 0)], [], "nor cut, however long")
 
 out, _, _ = d.sh(ctr, "echo $WHO; pwd; id -G; grep -E '^(CapBnd|CapEff|NoNewPrivs):' /proc/self/status; hostname")
 lines = out.decode().split("\n")

@@ -54,16 +54,16 @@ static void plan_done(struct exec_plan *p, const struct err *err)
     exec_plan_fn done = p->done;
     void *arg = p->arg;
     struct err e = ERR_INIT;
-    int fd = -1;
+    auto_str struct str plan = STR_INIT;
 
-    if (!err && plan_encode_exec(&p->spec->process, p->c->id, &fd, &e) < 0)
+    if (!err && plan_encode_exec(&p->spec->process, p->c->id, &plan, &e) < 0)
         err = &e;
     else if (err) {
         e = *err;    /* may live in what is freed now */
         err = &e;
     }
     plan_end(p);
-    done(arg, err ? -1 : fd, err);
+    done(arg, err ? NULL : &plan, err);
 }
 
 static void on_profile(void *arg, const struct seccomp_filter *f, const struct err *err)
@@ -103,12 +103,12 @@ void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, boo
     p->input = ctr_input_new(c);
     if (spec_build_exec(&p->input->in, cmd, n_cmd, tty, with_stdin, &p->spec, &err) < 0) {
         plan_end(p);
-        done(arg, -1, &err);
+        done(arg, NULL, &err);
         return;
     }
     if (ctr_runtime(c, &runtime, &err) < 0) {
         plan_end(p);
-        done(arg, -1, &err);
+        done(arg, NULL, &err);
         return;
     }
     if (runtime) {
@@ -120,8 +120,8 @@ void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, boo
                     p->spec->process.cap_bounding, on_profile, p);
 }
 
-int exec_launch(struct ctr *c, int plan_fd, const int fds[3], const struct link_exec_events *ev,
-                struct link_exec **ret, struct err *err)
+int exec_launch(struct ctr *c, const struct str *plan, const int fds[3],
+                const struct link_exec_events *ev, struct link_exec **ret, struct err *err)
 {
     struct link *k = c->sandbox->link;
     int join[CGROUP_FDS_MAX], n, r;
@@ -132,7 +132,7 @@ int exec_launch(struct ctr *c, int plan_fd, const int fds[3], const struct link_
     n = known ? 0 : cgroup_open_join(c->rec->cgroup_path, join, err);
     if (n < 0)
         return err_note(err, "exec in container %s", c->id);
-    r = link_exec(k, c->id, plan_fd, fds, join, (size_t)n, cgroup_is_v2(), ev, ret, err);
+    r = link_exec(k, c->id, plan, fds, join, (size_t)n, cgroup_is_v2(), ev, ret, err);
     cgroup_close_join(join, n);
     if (r < 0)
         return err_note(err, "exec in container %s", c->id);

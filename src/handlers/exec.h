@@ -18,17 +18,17 @@ struct exec_base {
 struct ctr *exec_target(struct handlers *h, const char *id, char *const *cmd, size_t n_cmd,
                         struct err *err);
 
-/* Makes the plan of a process in c: done(arg, fd, NULL) with a sealed memfd that the callee owns,
- * or done(arg, -1, err); at once or when the seccomp profile is compiled. *ret (NULL after done)
+/* Makes the plan of a process in c: done(arg, plan, NULL), where it is there until that returns, or
+ * done(arg, NULL, err); at once or when the seccomp profile is compiled. *ret (NULL after done)
  * may be given to exec_plan_free() to forget about it. */
 struct exec_plan;
-typedef void (*exec_plan_fn)(void *arg, int plan_fd, const struct err *err);
+typedef void (*exec_plan_fn)(void *arg, const struct str *plan, const struct err *err);
 void exec_plan_make(struct ctr *c, char *const *cmd, size_t n_cmd, bool tty, bool with_stdin,
                     exec_plan_fn done, void *arg, struct exec_plan **ret);
 void exec_plan_free(struct exec_plan *p);
 
 /* link_exec() in the container's cgroup. */
-int exec_launch(struct ctr *c, int plan_fd, const int fds[3], const struct link_exec_events *ev,
-                struct link_exec **ret, struct err *err);
+int exec_launch(struct ctr *c, const struct str *plan, const int fds[3],
+                const struct link_exec_events *ev, struct link_exec **ret, struct err *err);
 
 #endif

@@ -245,7 +245,7 @@ static int open_pipe(struct pipe_in *p, int *ret_write, struct err *err)
     return 0;
 }
 
-static void on_plan(void *arg, int plan_fd, const struct err *err)
+static void on_plan(void *arg, const struct str *plan, const struct err *err)
 {
     struct exec_sync *x = arg;
     struct link_exec_events ev = {
@@ -260,16 +260,14 @@ static void on_plan(void *arg, int plan_fd, const struct err *err)
         return;
     }
     if (open_pipe(&x->out, &fds[1], &e) < 0 || open_pipe(&x->err, &fds[2], &e) < 0 ||
-        exec_launch(x->base.c, plan_fd, fds, &ev, &x->exec, &e) < 0) {
+        exec_launch(x->base.c, plan, fds, &ev, &x->exec, &e) < 0) {
         fd_close(fds[1]);
         fd_close(fds[2]);
-        fd_close(plan_fd);
         fail(x, &e);
         return;
     }
     fd_close(fds[1]);
     fd_close(fds[2]);
-    fd_close(plan_fd);
     if (x->timeout_ms)
         arm(x, x->timeout_ms);
     ev_timer_set(&x->listen, LISTEN_MS / 1e3, 0.);

@@ -156,7 +156,7 @@ static void on_exec_exited(void *arg, int status)
     streaming_free(x);
 }
 
-static void on_exec_plan(void *arg, int plan_fd, const struct err *err)
+static void on_exec_plan(void *arg, const struct str *plan, const struct err *err)
 {
     struct streaming *x = arg;
     struct link_exec_events ev = { .started = on_exec_started, .exited = on_exec_exited, .arg = x };
@@ -170,8 +170,7 @@ static void on_exec_plan(void *arg, int plan_fd, const struct err *err)
     }
     if (!x->tty)
         session_fds(x->session, fds);
-    r = exec_launch(x->base.c, plan_fd, fds, &ev, &x->exec, &e);
-    fd_close(plan_fd);
+    r = exec_launch(x->base.c, plan, fds, &ev, &x->exec, &e);
     if (!x->tty)
         session_close_fds(x->session);
     if (r < 0)

@@ -143,7 +143,7 @@ pid_t link_pid(const struct link *k)
 
 bool link_keeps_cgroups(const struct link *k)
 {
-    return k->keeps_cgroups;
+    return k->version >= WIRE_KEEPS_CGROUPS;
 }
 
 uint64_t link_number(const struct link *k)
@@ -158,14 +158,13 @@ pid_t link_init_pid(const struct link *k)
 
 /* ---- sending */
 
-static int send_now(struct link *k, const void *p, size_t n, const int *fds, size_t n_fds)
+static int send_now(struct link *k, struct iovec *iov, size_t n_iov, const int *fds, size_t n_fds)
 {
-    struct iovec iov = { (void *)(uintptr_t)p, n };
     union {
         struct cmsghdr h;
         char b[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
     } u;
-    struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
+    struct msghdr h = { .msg_iov = iov, .msg_iovlen = n_iov };
 
     if (n_fds) {
         memset(&u, 0, sizeof u);
@@ -179,23 +178,34 @@ static int send_now(struct link *k, const void *p, size_t n, const int *fds, siz
     return sendmsg(k->fd, &h, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
+static struct iovec span(const void *p, size_t n)
+{
+    return (struct iovec){ (void *)(uintptr_t)p, n };
+}
+
 int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len,
               const int *fds, size_t n_fds, struct err *err)
 {
-    char buf[WIRE_MSG_MAX];
-    struct wire_hdr h = { WIRE_VERSION, (uint16_t)type, serial, (uint32_t)(sizeof h + len), 0 };
+    return link_send_more(k, type, serial, body, len, NULL, 0, fds, n_fds, err);
+}
+
+int link_send_more(struct link *k, enum wire_type type, uint32_t serial, const void *body,
+                   size_t len, const void *more, size_t more_len, const int *fds, size_t n_fds,
+                   struct err *err)
+{
+    struct wire_hdr h = { WIRE_VERSION, (uint16_t)type, serial,
+                          (uint32_t)(sizeof h + len + more_len), 0 };
+    struct iovec iov[] = { span(&h, sizeof h), span(body, len), span(more, more_len) };
 
     if (k->down)
         return err_set(err, -EPIPE, "the sandbox's supervisor is gone");
     if (serial && type != WIRE_PING && link_hangs(k, err))
         return -EHOSTDOWN;
-    if (sizeof h + len > sizeof buf || n_fds > WIRE_FDS_MAX)
+    if (h.len > (more_len ? WIRE_EXEC_MAX : WIRE_MSG_MAX) || n_fds > WIRE_FDS_MAX)
         return err_set(err, -EMSGSIZE, "message of %zu bytes and %zu descriptors for a supervisor",
-                       len, n_fds);
-    memcpy(buf, &h, sizeof h);
-    memcpy(buf + sizeof h, body, len);
+                       len + more_len, n_fds);
     if (list_empty(&k->queue)) {
-        int r = send_now(k, buf, h.len, fds, n_fds);
+        int r = send_now(k, iov, ARRAY_LEN(iov), fds, n_fds);
         if (r != -EAGAIN)
             return r < 0 ? err_code(err, r, "write to the sandbox's supervisor") : 0;
     }
@@ -205,8 +215,11 @@ int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *
         return err_rpc(err, GRPC_RESOURCE_EXHAUSTED, "%d requests wait for the sandbox already",
                        QUEUE_FDS_MAX);
     struct msg *m = mem_alloc(sizeof *m + h.len);
-    m->len = h.len;
-    memcpy(m->data, buf, h.len);
+    for (size_t i = 0; i < ARRAY_LEN(iov); i++) {
+        if (iov[i].iov_len)
+            memcpy(m->data + m->len, iov[i].iov_base, iov[i].iov_len);
+        m->len += iov[i].iov_len;
+    }
     for (; m->n_fds < n_fds; m->n_fds++) {
         int fd = fcntl(fds[m->n_fds], F_DUPFD_CLOEXEC, 3);
         if (fd < 0) {
@@ -262,7 +275,8 @@ static void queue_flush(struct link *k)
     struct msg *m;
 
     while (!k->down && (m = list_first(&k->queue, struct msg, l))) {
-        int r = send_now(k, m->data, m->len, m->fds, m->n_fds);
+        struct iovec iov = span(m->data, m->len);
+        int r = send_now(k, &iov, 1, m->fds, m->n_fds);
         struct wire_hdr h;
 
         if (r == -EAGAIN)
@@ -355,7 +369,7 @@ static void got_ready(struct link *k, const struct wire_ready *m)
     k->ready = NULL;
     k->on_ctr = NULL;                /* whoever listened to it is gone after this */
     k->pid = m->pid;
-    k->keeps_cgroups = m->version >= WIRE_KEEPS_CGROUPS;
+    k->version = m->version;
     k->init_pid = m->init_pid;
     k->netns = m->has_netns ? mem_printf("%s/netns", k->state_dir) : mem_strdup("");
     ready(k->ready_arg, k, k->netns, k->pid, NULL);

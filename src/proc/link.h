@@ -136,9 +136,9 @@ struct link_exec_events {
     void *arg;
     bool quiet;                      /* started need not be told, but for an error */
 };
-/* cgroup_fds as in link_start(); n 0, where link_keeps_cgroups(): those that the last exec in this
+/* plan: from plan_encode_exec(). cgroup_fds as in link_start(); n 0, where link_keeps_cgroups(): those that the last exec in this
  * container brought over this link. A struct link_exec is gone after exited, after started with err, after link_exec_forget(). */
-int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3],
+int link_exec(struct link *k, const char *ctr_id, const struct str *plan, const int fds[3],
               const int *cgroup_fds, size_t n, bool cgroup2, const struct link_exec_events *ev,
               struct link_exec **ret, struct err *err);
 void link_exec_kill(struct link_exec *x); /* SIGKILL to all that it started; exited follows */

@@ -4,6 +4,7 @@
 #include "proc/link.h"
 
 #include "mem.h"
+#include "proc/flat.h"
 #include "proc/link_priv.h"
 
 #include <errno.h>
@@ -219,7 +220,27 @@ void link_shutdown(struct link *k, link_reply_fn done, void *arg)
     request(k, CALL_SHUTDOWN, WIRE_SHUTDOWN, "", 0, "stop the sandbox's supervisor", done, arg);
 }
 
-int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3],
+/* Most plans fit into the request; an older supervisor wants a memfd. */
+static int send_exec(struct link *k, uint32_t serial, struct wire_exec *m, const struct str *plan,
+                     int *fds, size_t n_fds, struct err *err)
+{
+    auto_fd int fd = -1;
+
+    _Static_assert((sizeof(struct wire_hdr) + sizeof *m) % 8 == 0, "the plan's place");
+    if (k->version >= WIRE_TAKES_PLANS &&
+        plan->len <= WIRE_EXEC_MAX - sizeof(struct wire_hdr) - sizeof *m) {
+        m->plan_off = sizeof(struct wire_hdr) + sizeof *m;
+        return link_send_more(k, WIRE_EXEC, serial, m, sizeof *m, plan->p, plan->len, fds + 1,
+                              n_fds - 1, err);
+    }
+    int r = flat_memfd(plan->p, plan->len, "cricket-exec", &fd, err);
+    if (r < 0)
+        return r;
+    fds[0] = fd;
+    return link_send(k, WIRE_EXEC, serial, m, sizeof *m, fds, n_fds, err);
+}
+
+int link_exec(struct link *k, const char *ctr_id, const struct str *plan, const int fds[3],
               const int *cgroup_fds, size_t n, bool cgroup2, const struct link_exec_events *ev,
               struct link_exec **ret, struct err *err)
 {
@@ -227,13 +248,12 @@ int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3],
     struct wire_exec m = { .flags = (cgroup2 ? WIRE_CGROUP2 : 0) | (ev->quiet ? WIRE_QUIET : 0),
                            .n_cgroups = (uint32_t)n };
     int all[WIRE_FDS_MAX];
-    size_t n_all = 0;
+    size_t n_all = 1;                /* the first is the plan's, should it need one */
     uint32_t serial = link_serial(k);
 
     if (n + 4 > ARRAY_LEN(all))
         return err_set(err, -E2BIG, "exec: %zu cgroups", n);
     set_id(m.id, ctr_id);
-    all[n_all++] = plan_fd;
     for (int i = 0; fds && i < 3; i++)
         if (fds[i] >= 0) {
             m.flags |= flag[i];
@@ -241,7 +261,7 @@ int link_exec(struct link *k, const char *ctr_id, int plan_fd, const int fds[3],
         }
     for (size_t i = 0; i < n; i++)
         all[n_all++] = cgroup_fds[i];
-    int r = link_send(k, WIRE_EXEC, serial, &m, sizeof m, all, n_all, err);
+    int r = send_exec(k, serial, &m, plan, all, n_all, err);
     if (r < 0)
         return err_note(err, "exec");
     (void)call_new(k, CALL_EXEC, serial, "");

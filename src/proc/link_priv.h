@@ -34,7 +34,7 @@ struct link {
     struct child *child;             /* of link_spawn() */
     pid_t pid, init_pid;
     uint64_t number;
-    bool keeps_cgroups;
+    uint32_t version;                /* the supervisor's; 0 before it has said so */
     struct list calls, execs, attaches, queue;
     size_t n_queue, n_queue_fds;     /* messages; those that carry descriptors */
     bool down, stopping;             /* the socket has ended; link_shutdown() was called */
@@ -78,6 +78,10 @@ void link_drain(struct link *k);                 /* takes what has come; between
 /* 0, also when it is queued; descriptors are dup'ed. */
 int link_send(struct link *k, enum wire_type type, uint32_t serial, const void *body, size_t len,
               const int *fds, size_t n_fds, struct err *err);
+/* The same with more behind the body; the record has WIRE_EXEC_MAX bytes at most. */
+int link_send_more(struct link *k, enum wire_type type, uint32_t serial, const void *body,
+                   size_t len, const void *more, size_t more_len, const int *fds, size_t n_fds,
+                   struct err *err);
 /* Takes a request back that still waits to be written; false if it is on its way. */
 bool link_unsend(struct link *k, uint32_t serial);
 uint32_t link_serial(struct link *k);            /* the next request's */

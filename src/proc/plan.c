@@ -76,7 +76,7 @@ static size_t count(char *const *v)
     return n;
 }
 
-int flat_finish(struct str *s, enum wire_kind kind, const char *name, int *ret_fd, struct err *err)
+int flat_end(struct str *s, enum wire_kind kind, struct err *err)
 {
     struct wire_file f;
 
@@ -87,19 +87,31 @@ int flat_finish(struct str *s, enum wire_kind kind, const char *name, int *ret_f
         return err_set(err, -E2BIG, "launch plan of %zu bytes", s->len);
     f.total = (uint32_t)s->len;
     memcpy(s->p, &f, sizeof f);
+    return 0;
+}
+
+int flat_memfd(const void *p, size_t len, const char *name, int *ret_fd, struct err *err)
+{
     auto_fd int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return err_sys(err, "memfd for a launch plan");
-    for (size_t done = 0; done < s->len;) {
-        ssize_t n = write(fd, s->p + done, s->len - done);
+    for (size_t done = 0; done < len;) {
+        ssize_t n = write(fd, (const char *)p + done, len - done);
         if (n < 0)
-            return err_sys(err, "launch plan of %zu bytes", s->len);
+            return err_sys(err, "launch plan of %zu bytes", len);
         done += (size_t)n;
     }
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
         return err_sys(err, "sealing a launch plan");
     *ret_fd = take_fd(&fd);
     return 0;
+}
+
+int flat_finish(struct str *s, enum wire_kind kind, const char *name, int *ret_fd, struct err *err)
+{
+    int r = flat_end(s, kind, err);
+
+    return r < 0 ? r : flat_memfd(s->p, s->len, name, ret_fd, err);
 }
 
 static int put_process(struct str *s, const struct plan_process *p, struct wire_process *w,
@@ -266,7 +278,8 @@ int plan_encode(const struct plan *p, int *ret_fd, struct err *err)
     return flat_finish(&s, WIRE_PLAN_CTR, "cricket-plan", ret_fd, err);
 }
 
-int plan_encode_exec(const struct plan_process *p, const char *ctr_id, int *ret_fd, struct err *err)
+int plan_encode_exec(const struct plan_process *p, const char *ctr_id, struct str *ret,
+                     struct err *err)
 {
     auto_str struct str s = STR_INIT;
     struct wire_plan w = { 0 };
@@ -278,5 +291,10 @@ int plan_encode_exec(const struct plan_process *p, const char *ctr_id, int *ret_
     put_oci(&s, p, &w);
     w.id = flat_string(&s, ctr_id);
     memcpy(s.p, &w, sizeof w);
-    return flat_finish(&s, WIRE_PLAN_EXEC, "cricket-exec", ret_fd, err);
+    r = flat_end(&s, WIRE_PLAN_EXEC, err);
+    if (r < 0)
+        return r;
+    *ret = s;
+    s = (struct str)STR_INIT;
+    return 0;
 }

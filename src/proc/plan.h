@@ -10,6 +10,7 @@
 #define CRICKET_PLAN_H
 
 #include "err.h"
+#include "str.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -151,9 +152,10 @@ struct plan {
 /* Where cricket-pod has what config.json names (pod/oci.c). Caller frees. */
 char *plan_oci_bundle(const char *pod_dir, bool userns);
 
-/* Returns a sealed memfd. */
+/* A sealed memfd. */
 int plan_encode(const struct plan *p, int *ret_fd, struct err *err);
-int plan_encode_exec(const struct plan_process *p, const char *ctr_id, int *ret_fd,
+/* Bytes for link_exec(); ret, empty before, is the caller's to free. */
+int plan_encode_exec(const struct plan_process *p, const char *ctr_id, struct str *ret,
                      struct err *err);
 
 #endif

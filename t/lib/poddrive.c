@@ -423,17 +423,17 @@ static void do_exec(const json_t *o)
     struct err e = ERR_INIT;
     struct tag *t = tag_new(text(o, "tag"));
     struct link_exec_events ev = { on_exec_started, on_exec_exited, t, flag(o, "quiet") };
-    int fds[16], n = open_cgroups(o, fds), plan_fd, theirs[3] = { -1, -1, -1 };
+    int fds[16], n = open_cgroups(o, fds), theirs[3] = { -1, -1, -1 };
+    struct str plan = STR_INIT;
 
     fill_process(o, &p, groups, limits, bpf);
     if (!p.tty)
         make_pipes(o, t, theirs);
-    int r = plan_encode_exec(&p, text(o, "id"), &plan_fd, &e);
-    if (r == 0) {
-        r = link_exec(d.link, text(o, "id"), plan_fd, theirs, fds, (size_t)n, flag(o, "cgroup2"),
+    int r = plan_encode_exec(&p, text(o, "id"), &plan, &e);
+    if (r == 0)
+        r = link_exec(d.link, text(o, "id"), &plan, theirs, fds, (size_t)n, flag(o, "cgroup2"),
                       &ev, &t->exec, &e);
-        close(plan_fd);
-    }
+    str_free(&plan);
     if (r < 0)
         on_exec_started(t, 0, -1, &e);
     for (int i = 0; i < 3; i++)

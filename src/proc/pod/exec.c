@@ -181,20 +181,21 @@ static void quiet_ended(struct exec *x, int status)
         exec_ended(x, status);
 }
 
-void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_fds)
+void exec_start(uint32_t serial, const struct wire_exec *m, void *plan, size_t plan_len, int *fds,
+                size_t n_fds)
 {
     static const uint32_t flag[3] = { WIRE_FD_0, WIRE_FD_1, WIRE_FD_2 };
     char why[WIRE_TEXT] = "";
     struct ctr *c = ctr_find(m->id);
     struct exec *x;
-    size_t k = 1;
+    size_t k = plan ? 0 : 1;
     int r;
 
     if (!c || c->state != CTR_RUNNING) {
         talk_reply(serial, -ESRCH, "container %s is not running", m->id);
         return;
     }
-    if (n_fds <= m->n_cgroups) {
+    if (n_fds < k + m->n_cgroups) {
         talk_reply(serial, -EINVAL, "descriptors of the request");
         return;
     }
@@ -229,7 +230,8 @@ void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_f
         exec_failed(x, -EINVAL, "descriptors of the request");
         return;
     }
-    r = launch_plan(l, fds[0], WIRE_PLAN_EXEC, why, sizeof why);
+    r = plan ? launch_lend(l, plan, plan_len, WIRE_PLAN_EXEC, why, sizeof why)
+             : launch_plan(l, fds[0], WIRE_PLAN_EXEC, why, sizeof why);
     if (r == 0 && l->oci && !c->oci) {
         r = -EINVAL;
         snprintf(why, sizeof why, "the container was not started by an OCI runtime");

@@ -261,16 +261,16 @@ void launch_init(struct launch *l)
         l->stdio[i] = -1;
 }
 
-int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, size_t n)
+static int bad_plan(int r, const char *bad, char *why, size_t n)
 {
-    const char *bad = "";
-    int r = view_map(plan_fd, kind, &l->base, &l->len, &bad);
+    snprintf(why, n, "launch plan: %s: %s", bad, strerror(-r));
+    return r;
+}
+
+static void look(struct launch *l, enum wire_kind kind)
+{
     bool netdevs;
 
-    if (r < 0) {
-        snprintf(why, n, "launch plan: %s: %s", bad, strerror(-r));
-        return r;
-    }
     l->plan = l->base;
     l->oci = l->plan->file.need >= WIRE_NEED_OCI && l->plan->oci_path;
     if (kind == WIRE_PLAN_CTR && l->plan->file.need >= WIRE_NEED_HOOKS) {
@@ -280,6 +280,29 @@ int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, s
         l->hooks = netdevs = false;
     }
     l->driven = l->oci || l->hooks || netdevs;
+}
+
+int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, size_t n)
+{
+    const char *bad = "";
+    int r = view_map(plan_fd, kind, &l->base, &l->len, &bad);
+
+    if (r < 0)
+        return bad_plan(r, bad, why, n);
+    look(l, kind);
+    return 0;
+}
+
+int launch_lend(struct launch *l, void *plan, size_t len, enum wire_kind kind, char *why, size_t n)
+{
+    const char *bad = view_check(plan, len, kind);
+
+    if (bad)
+        return bad_plan(-EINVAL, bad, why, n);
+    l->base = plan;
+    l->len = len;
+    l->base_lent = true;
+    look(l, kind);
     return 0;
 }
 
@@ -333,6 +356,8 @@ int launch_clone(struct launch *l, char *why, size_t n)
     long pid = launch_process(l, 0, l->exec ? NULL : &l->pidfd, why, n);
     close(l->status_child);
     l->status_child = -1;
+    if (l->base_lent)
+        l->base = l->plan = NULL;
     if (pid < 0)
         return (int)pid;
     l->pid = (pid_t)pid;
@@ -348,7 +373,7 @@ static int shut(int fd)
 
 void launch_deinit(struct launch *l)
 {
-    if (l->base)
+    if (l->base && !l->base_lent)
         munmap(l->base, l->len);
     l->base = NULL;
     l->plan = NULL;

@@ -105,8 +105,9 @@ void talk_finish(void);              /* sends what is queued, waiting for it a m
 /* ---- launching: what the child works from */
 
 struct launch {
-    void *base;                      /* the mapped plan */
+    void *base;                      /* the mapped plan, or what is lent until the clone is made */
     size_t len;
+    bool base_lent;
     struct wire_plan *plan;
     int cgroups[WIRE_FDS_MAX];
     size_t n_cgroups;
@@ -144,6 +145,9 @@ enum {
 void launch_init(struct launch *l);
 /* Maps the plan; plan_fd stays the caller's. */
 int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, size_t n);
+/* The same with a plan in memory, which is written to in the child, and which l forgets when
+ * launch_clone() has returned. */
+int launch_lend(struct launch *l, void *plan, size_t len, enum wire_kind kind, char *why, size_t n);
 int launch_clone(struct launch *l, char *why, size_t n);
 long launch_process(struct launch *l, uint64_t flags, int *pidfd, char *why, size_t n);
 /* everything but status, pid and pidfd of a launch that succeeded */
@@ -314,7 +318,9 @@ void attach_link_down(void);
 void attach_stdin_ready(struct ctr *c);
 
 /* exec.c */
-void exec_start(uint32_t serial, const struct wire_exec *m, int *fds, size_t n_fds);
+/* plan NULL: the first descriptor is it */
+void exec_start(uint32_t serial, const struct wire_exec *m, void *plan, size_t plan_len, int *fds,
+                size_t n_fds);
 void exec_kill(uint32_t serial);
 void exec_resize(uint32_t serial, uint16_t w, uint16_t h);
 bool exec_reaped(pid_t pid, int status);

@@ -286,8 +286,19 @@ static void end_ids(uint16_t type, union body *b)
         b->start.target[WIRE_ID - 1] = '\0';
 }
 
+/* The plan may be the rest of the record. */
+static void do_exec(struct wire_hdr *h, const struct wire_exec *m, int *fds, size_t n)
+{
+    uint32_t off = m->plan_off;
+
+    if (off && (off % 8 || off < sizeof *h + sizeof *m || off >= h->len))
+        talk_reply(h->serial, -EINVAL, "launch plan: offset");
+    else
+        exec_start(h->serial, m, off ? (char *)h + off : NULL, h->len - off, fds, n);
+}
+
 /* fds: those that are used up are set to -1 */
-static void dispatch(const struct wire_hdr *h, union body *b, int *fds, size_t n)
+static void dispatch(struct wire_hdr *h, union body *b, int *fds, size_t n)
 {
     struct ctr *c;
 
@@ -332,7 +343,7 @@ static void dispatch(const struct wire_hdr *h, union body *b, int *fds, size_t n
         do_shutdown(h->serial);
         break;
     case WIRE_EXEC:
-        exec_start(h->serial, &b->exec, fds, n);
+        do_exec(h, &b->exec, fds, n);
         break;
     case WIRE_EXEC_KILL:
         exec_kill(b->serial.serial);
@@ -363,8 +374,8 @@ static void on_conn(struct src *s, uint32_t events)
 {
     struct {
         struct wire_hdr h;
-        char body[WIRE_MSG_MAX - sizeof(struct wire_hdr)];
-    } in;
+        char body[WIRE_EXEC_MAX - sizeof(struct wire_hdr)];
+    } in __attribute__((aligned(8)));
     union {
         struct cmsghdr h;
         char b[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];

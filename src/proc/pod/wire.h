@@ -10,7 +10,7 @@
  * Whatever is long (a launch plan, how to make a sandbox) travels as a sealed memfd: struct
  * wire_file, then one body, then arrays and strings named by offsets from the start. The supervisor
  * maps it privately: the launcher turns offsets into pointers in place, since after clone3 it must
- * not allocate. `need` is the oldest version that carries out all of it: a supervisor that is older
+ * not allocate. The plan of an exec, mostly a few kilobytes, comes in the request's own record. `need` is the oldest version that carries out all of it: a supervisor that is older
  * refuses rather than drop a setting. Nothing here knows the byte order: it never leaves the
  * machine. */
 #ifndef CRICKET_POD_WIRE_H
@@ -19,8 +19,9 @@
 #include <stdint.h>
 
 enum {
-    WIRE_VERSION = 4,
+    WIRE_VERSION = 5,
     WIRE_MSG_MAX = 1536,             /* bytes of one message */
+    WIRE_EXEC_MAX = 16384,           /* of an EXEC with its plan */
     WIRE_FDS_MAX = 24,
     WIRE_ID = 72,                    /* room for an id of 64 digits and its NUL */
     WIRE_TEXT = 1024,                /* room for an error text */
@@ -37,7 +38,7 @@ enum wire_type {
     WIRE_REOPEN,                     /* wire_ctr_id; answered by REPLY */
     WIRE_RESIZE,                     /* wire_resize */
     WIRE_SHUTDOWN,                   /* answered by REPLY, then the supervisor exits */
-    /* wire_exec; fds: plan, [0], [1], [2], cgroups; answered by EXEC_STARTED (not if WIRE_QUIET) or
+    /* wire_exec, [plan]; fds: [plan], [0], [1], [2], cgroups; answered by EXEC_STARTED (not if WIRE_QUIET) or
      * REPLY. The cgroups are kept: n_cgroups 0 means those of the last time (version 3). */
     WIRE_EXEC,
     WIRE_EXEC_KILL,                  /* wire_serial: of the EXEC */
@@ -67,7 +68,7 @@ struct wire_hdr {
 struct wire_hello { uint32_t version; };
 struct wire_init { uint32_t n_cgroups; };
 
-enum { WIRE_KEEPS_CGROUPS = 3 };
+enum { WIRE_KEEPS_CGROUPS = 3, WIRE_TAKES_PLANS = 5 };
 
 enum {
     WIRE_CGROUP2 = 1 << 0,
@@ -95,6 +96,9 @@ struct wire_resize {
 struct wire_exec {
     char id[WIRE_ID];
     uint32_t flags, n_cgroups;
+    /* From version 5: the rest of the record from there on, counted from its header, is the plan;
+     * a multiple of 8. 0: a descriptor is. */
+    uint32_t plan_off, reserved;
 };
 struct wire_serial { uint32_t serial; };
 struct wire_attach {

@@ -146,6 +146,13 @@ int main(void)
     scmp_filter_ctx deny = profile(SCMP_ACT_KILL_PROCESS, 7, true);
     check(deny, 2, "kill is the default");
     seccomp_release(deny);
+    scmp_filter_ctx single = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+    for (int k = 0; single && k < 300; k++)
+        if (k % 10 != 5)
+            (void)seccomp_rule_add(single, SCMP_ACT_ALLOW, k, 0);
+    check(single, 2, "30 single calls are not allowed");
+    ok(n_to < 55, "each is compared with, not with where it begins and ends");
+    seccomp_release(single);
 
     const struct sock_filter set[] = { BPF_STMT(ld, nr), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 1, 0, 1),
                                        BPF_STMT(BPF_RET | BPF_K, 1), BPF_STMT(BPF_RET | BPF_K, 2) };

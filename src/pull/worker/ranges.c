@@ -2,7 +2,10 @@
 /* What the kernel does with a filter at each load – it checks it, compiles it, and asks it about
  * every system call – grows with its length, and a container's every exec loads one. libseccomp
  * compares with each number that a profile names; but neighbours mostly get the same answer, so
- * that a tree over the ranges says the same in a third of the instructions.
+ * that a tree over the ranges says the same in a quarter of the instructions. Its shape is the
+ * cheapest there is: each instruction costs, and each step on the way to each number's answer does,
+ * since the kernel goes it at the load for every number there is. Where single calls stick out of a
+ * range, one comparison with each does for two with the ends of ranges.
  *
  * Nothing is known here of profiles: the given filter is asked, as the kernel would, about one
  * number of each range between two that it compares with. Its answer is either an action or "look
@@ -21,11 +24,24 @@
 
 enum field { NOTHING, ARCH, NR, ARGS, FIELDS };
 enum { BOUNDS_MAX = 2 * BPF_MAXINSNS + 2, ARCHES_MAX = 16 };
+enum {
+    ASKED = 512,                     /* numbers below are those that the kernel asks about */
+    INSN_COST = 50,                  /* of compiling an instruction, in steps of such a question */
+    BEST_MAX = 256,                  /* of more ranges the upper half goes to a tree of its own */
+};
 
 /* instruction's answer: RET, or the load of an argument */
 struct range {
     uint32_t first;                  /* number; up to that of the next one */
     size_t at;
+};
+
+/* How to tell ranges i to k apart: from `split` on or below; 0: it is one, or all have the answer of
+ * the first but for single numbers, and these are compared with. */
+struct shape {
+    uint32_t cost;
+    uint16_t split;
+    bool singles;                    /* it could be the latter */
 };
 
 struct rewrite {
@@ -38,6 +54,7 @@ struct rewrite {
     size_t n_bounds;
     struct range *ranges;            /* of one architecture */
     size_t n_ranges;
+    struct shape (*shape)[BEST_MAX];
     bool *wanted;                    /* of each instruction: looks at arguments, is taken over */
     size_t *moved;                   /* its place in new */
     struct sock_filter new[BPF_MAXINSNS]; /* written from its end, so that all jumps' targets are known */
@@ -227,18 +244,76 @@ static size_t put_answer(struct rewrite *w, size_t at)
     return put(w, i->code, 0, 0, i->k);
 }
 
+static uint32_t asked(uint32_t number)
+{
+    return number < ASKED ? number : ASKED;
+}
+
+/* Of ranges i to k of r, all shorter pieces being known; last: the number behind range k. */
+static struct shape best(const struct rewrite *w, const struct range *r, size_t i, size_t k,
+                         uint32_t last)
+{
+    uint32_t here = asked(last) - asked(r[i].first);
+    struct shape s = { .cost = i == k ? 0 : UINT32_MAX, .singles = i == k };
+
+    for (size_t m = i + 1; m <= k; m++) {
+        uint32_t cost = INSN_COST + here + w->shape[i][m - 1].cost + w->shape[m][k].cost;
+
+        if (cost < s.cost)
+            s = (struct shape){ .cost = cost, .split = (uint16_t)m };
+    }
+    if (k - i < 2 || !w->shape[i][k - 2].singles || !same_answer(w, r[i].at, r[k].at) ||
+        r[k].first - r[k - 1].first != 1)
+        return s;
+    s.singles = true;
+    if ((INSN_COST + here) * (k - i) / 2 <= s.cost) {
+        s.cost = (uint32_t)((INSN_COST + here) * (k - i) / 2);
+        s.split = 0;
+    }
+    return s;
+}
+
+static size_t put_compare(struct rewrite *w, uint16_t op, uint32_t number, size_t yes, size_t no)
+{
+    no = within_reach(w, no);
+    yes = within_reach(w, yes);
+    return put(w, BPF_JMP | op | BPF_K, (uint8_t)(yes - w->at), (uint8_t)(no - w->at), number);
+}
+
+static size_t put_shape(struct rewrite *w, const struct range *r, size_t i, size_t k)
+{
+    size_t m = w->shape[i][k].split, here;
+
+    if (m) {
+        size_t high = put_shape(w, r, m, k);
+
+        return put_compare(w, BPF_JGE, r[m].first, high, put_shape(w, r, i, m - 1));
+    }
+    here = put_answer(w, r[i].at);
+    for (m = k; m > i; m -= 2) {
+        size_t hit = put_answer(w, r[m - 1].at);
+
+        here = put_compare(w, BPF_JEQ, r[m - 1].first, hit, here);
+    }
+    return here;
+}
+
 /* Returns where it begins. */
 static size_t put_tree(struct rewrite *w, const struct range *r, size_t n)
 {
-    size_t mid = n / 2, high, low;
+    if (n > BEST_MAX) {
+        size_t mid = n / 2, high = put_tree(w, r + mid, n - mid);
 
-    if (n == 1)
-        return put_answer(w, r->at);
-    high = put_tree(w, r + mid, n - mid);
-    low = within_reach(w, put_tree(w, r, mid));
-    high = within_reach(w, high);
-    return put(w, BPF_JMP | BPF_JGE | BPF_K, (uint8_t)(high - w->at), (uint8_t)(low - w->at),
-               r[mid].first);
+        return put_compare(w, BPF_JGE, r[mid].first, high, put_tree(w, r, mid));
+    }
+    for (size_t len = 0; len < n; len++)
+        for (size_t i = 0; i + len < n; i++) {
+            const struct range *next = &r[i + len + 1];
+            bool end = next == w->ranges + w->n_ranges;
+
+            w->shape[i][i + len] = best(w, r, i, i + len, end ? UINT32_MAX : next->first);
+        }
+    return put_shape(w, r, 0, n - 1);
 }
 
 /* Without arch: that of all others, which comes last. */
@@ -350,6 +425,7 @@ size_t ranges_make(const struct sock_filter *f, size_t n, struct sock_filter *ou
     w->seen = mem_array(n, sizeof *w->seen);
     w->bounds = mem_array(BOUNDS_MAX, sizeof *w->bounds);
     w->ranges = mem_array(BOUNDS_MAX, sizeof *w->ranges);
+    w->shape = mem_array(BEST_MAX, sizeof *w->shape);
     w->wanted = mem_array(n, sizeof *w->wanted);
     w->moved = mem_array(n, sizeof *w->moved);
     if (make(w)) {
@@ -359,6 +435,7 @@ size_t ranges_make(const struct sock_filter *f, size_t n, struct sock_filter *ou
     free(w->seen);
     free(w->bounds);
     free(w->ranges);
+    free(w->shape);
     free(w->wanted);
     free(w->moved);
     free(w);

@@ -21,7 +21,7 @@ import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
 
-from cricket import BUILD, LIMIT, SRC, done_testing, is_, like, need, ok, skip, skip_all, wait_until  # noqa: E402
+from cricket import BUILD, LIMIT, SRC, done_testing, is_, like, need, ok, reap_orphans, skip, skip_all, wait_until  # noqa: E402
 
 need("root", "ip", "unshare", "tc")
 PLUGINS = next((d for d in ("/usr/lib/cni", "/opt/cni/bin") if os.path.exists(d + "/bridge")), None)
@@ -42,7 +42,10 @@ sh("ip", "link", "set", "lo", "up")
 TMP = tempfile.mkdtemp(prefix="cricket-", dir=os.environ.get("CRICKET_TEST_TMP"))
 atexit.register(shutil.rmtree, TMP, ignore_errors=True)
 BIN, CONF, LOG, STATE = TMP + "/bin", TMP + "/etc/cni/net.d", TMP + "/log", TMP + "/state"
-os.mkdir(BIN)
+HOLD, LEASES, GO = TMP + "/hold", TMP + "/leases", TMP + "/go"
+for name in (BIN, HOLD, LEASES):
+    os.mkdir(name)
+os.mkfifo(GO)
 for name in os.listdir(PLUGINS):
     os.symlink(PLUGINS + "/" + name, BIN + "/" + name)
 
@@ -55,6 +58,15 @@ command = os.environ["CNI_COMMAND"]
 with open(conf["log"], "a") as log:
     log.write(json.dumps({"pid": os.getpid(), "command": command, "who": conf.get("who"), "conf": conf,
                           "env": {k: v for k, v in os.environ.items() if k.startswith("CNI_")}}) + "\\n")
+def lease(name):
+    return os.path.join(conf["leases"], name)
+if "leases" in conf and command == "ADD":             # as host-local: a file, then its owner in it
+    with open(lease("1"), "x") as f, open(conf["go"]) as go:
+        f.write(go.read(2) and os.environ["CNI_CONTAINERID"])
+if "leases" in conf and command == "DEL":
+    for name in os.listdir(conf["leases"]):
+        if open(lease(name)).read() == os.environ["CNI_CONTAINERID"]:
+            os.unlink(lease(name))
 if conf.get("hang") == command:
     if os.fork() == 0:
         os.execvp("sleep", ["sleep", "1000"])
@@ -98,7 +110,7 @@ class Drive:
     """t/lib/cni_drive: a loop with cni.h on it."""
 
     def __init__(self, *dirs, timeout=60000):
-        self.p = subprocess.Popen([BUILD + "/t/lib/cni_drive", str(timeout), BIN] + list(dirs or [CONF]), stdin=subprocess.PIPE,
+        self.p = subprocess.Popen([BUILD + "/t/lib/cni_drive", str(timeout), HOLD, BIN] + list(dirs or [CONF]), stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE, bufsize=0)
         self.buf = b""
         self.answers = {}
@@ -339,6 +351,33 @@ tag = d.send("add", **one.who())
 d.send("cancel", tag=tag)
 is_(d.wait(tag).get("grpc"), 1, "an ADD cancelled before its first plugin")
 
+# --- a plugin that is killed in the middle leaves what no DEL finds: it may end by itself
+use(d, fakes("l1", {"who": 1, "leases": LEASES, "go": GO}, {"who": 2}))
+hand = os.open(GO, os.O_RDWR)
+tag = d.send("add", **one.who())
+wait_until(lambda: os.listdir(LEASES), "a lease without an owner")
+d.send("cancel", tag=tag)
+d.ready()
+os.write(hand, b"go")
+is_(d.wait(tag).get("grpc"), 1, "an ADD cancelled in the middle")
+is_((called(), os.listdir(LEASES)), ([("ADD", 1), ("DEL", 2), ("DEL", 1)], []), "its plugin came to its end, and all of it was undone")
+is_(os.listdir(HOLD), [], "nobody works for anybody")
+os.unlink(LOG)
+for how in ("killed", "ended"):
+    tag = d.send("add", **one.who())
+    wait_until(lambda: os.listdir(LEASES), "a lease without an owner")
+    if how == "killed":
+        d.p.kill()
+    d.close()
+    d = Drive()
+    tag = d.send("del", **one.who())
+    other = d.call("del", **two.who())
+    ok(tag not in d.answers, "daemon %s: a DEL waits for the plugin of the one before, nobody else does" % how)
+    os.write(hand, b"go")
+    is_((d.wait(tag).get("error"), os.listdir(LEASES)), (None, []), "daemon %s: and finds all that there is" % how)
+    is_(os.listdir(HOLD), [], "daemon %s: nobody works for anybody" % how)
+os.close(hand)
+
 use(d, {"name": "f5", "cniVersion": "1.0.0", "plugins": [{"type": "nosuchplugin"}]})
 like(d.call("add", **one.who()).get("error", ""), 'failed to find plugin "nosuchplugin" in \\[' + re.escape(BIN), "a plugin that is not there")
 
@@ -405,5 +444,10 @@ d.send("add", **one.who())
 wait_until(lambda: ("ADD", 1) in called(), "the plugin runs")
 hung = calls()[0]["pid"]
 is_(d.close(), 0, "the driver ends cleanly, with a plugin under way")
-wait_until(lambda: group_gone(hung), "the plugin is gone")
+ok(not group_gone(hung), "which goes on")
+d = Drive(timeout=5000)
+d.call("del", **one.who())
+ok(group_gone(hung), "until the next call for that pod has waited long enough")
+d.close()
+reap_orphans(set())
 done_testing()

@@ -6,6 +6,7 @@ supervisors and for CNI plugins."""
 import os
 import random
 import sys
+import threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cricket import *  # noqa: E402,F403
 from faults import Accident, dead, gone, watch  # noqa: E402
@@ -270,13 +271,14 @@ os.mkfifo(slow + "/never")
 with open(slow + "/slow", "w") as f:
     f.write('''#!/bin/sh
 echo $CNI_COMMAND $$ >>%s/log
-if [ $CNI_COMMAND = ADD ] && [ -e %s/help ]; then sh -c 'echo $$ >%s/helper; read x <%s/never' & fi
+if [ $CNI_COMMAND = ADD ] && [ -e %s/help ]; then env -i setsid sh -c 'echo $$ >%s/helper; read x <%s/never' & fi
 if [ $CNI_COMMAND = ADD ] && [ -e %s/wait ]; then read x <%s/go; fi
 [ $CNI_COMMAND = ADD ] && cat >/dev/null
+if [ -e %s/broken ]; then echo $CNI_COMMAND fails >>%s/log; exit 1; fi
 echo $CNI_COMMAND end >>%s/log
 [ $CNI_COMMAND = ADD ] && echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.1.1.1/24"}]}'
 exit 0
-''' % ((slow,) * 7))
+''' % ((slow,) * 9))
 os.chmod(slow + "/slow", 0o755)
 e = Daemon(cni={"cniVersion": "1.0.0", "name": "slow", "plugins": [{"type": "slow"}]}, other=d,
            config={"cni": {"bin_dirs": [slow]}, "shutdown": "200ms"})
@@ -287,6 +289,17 @@ def supervisors(daemon):
     with open("/proc/%d/task/%d/children" % (daemon.pid, daemon.pid)) as f:
         pids = f.read().split()
     return [int(p) for p in pids if open("/proc/%s/comm" % p).read() == "cricket-pod\n"]
+
+
+def release():
+    def reader():
+        try:
+            return os.open(slow + "/go", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
+    go = wait_until(reader, "a plugin that waits")
+    os.write(go, b"x\n")
+    os.close(go)
 
 
 def adding():
@@ -302,30 +315,56 @@ sup = supervisors(e)
 is_(len(sup), 1, "one supervisor")
 os.kill(sup[0], signal.SIGKILL)
 wait_until(lambda: "the supervisor is gone" in e.log_text(), "the daemon has seen it")
-with open(slow + "/go", "w") as go:
-    go.write("x\n")
+release()
 got = error(f.result)
 ok(got[0] == "UNKNOWN" and "supervisor" in str(got[1]), "a supervisor that dies during ADD: RunPodSandbox fails", got)
 is_(e.ListPodSandbox().items[:], [], "no pod")
 with open(slow + "/log") as log:
     like(log.read(), r"ADD end\nDEL \d+\nDEL end\n$", "its network is released")
 
-# --- the daemon dies while a plugin runs: that dies too, what it has started dies at the next start, and then comes DEL
+# --- a network that can neither be made nor released now
+os.unlink(slow + "/wait")
+open(slow + "/broken", "w").close()
+fails(e.RunPodSandbox, "UNKNOWN", "slow", "a plugin that does not work", config=e.pod_config("broken"))
+is_([p.state for p in e.ListPodSandbox().items], [NOTREADY], "DEL did not either: the pod is kept in sight")
+os.unlink(slow + "/broken")
+open(slow + "/wait", "w").close()
+e.remove_all()
+with open(slow + "/log") as log:
+    like(log.read(), r"ADD fails\n(DEL \d+\nDEL fails\n)+DEL \d+\nDEL end\n$", "and its network is released with it")
+
+# --- the daemon dies while a plugin runs: that comes to its end, the next start waits for it, and then comes DEL
+f = e.RunPodSandbox(_future=True, config=config)
+plugin = wait_until(adding, "the plugin runs again")
+e.proc.kill()                               # before it notices that its client leaves
+e.kill_daemon()
+start = threading.Thread(target=e.start_daemon)
+start.start()
+wait_until(lambda: "waiting for it" in e.log_text(), "the start waits for the plugin")
+release()
+start.join()
+with open(slow + "/log") as log:
+    like(log.read(), r"ADD %d\nADD end\nDEL \d+\nDEL end\n$" % plugin, "killed during ADD: it ends, then DEL")
+is_(e.ListPodSandbox().items[:], [], "the pod is gone")
+
+# --- one that does not come to its end, and something that it has started and that does not look like it
 open(slow + "/help", "w").close()
 f = e.RunPodSandbox(_future=True, config=config)
 plugin = wait_until(adding, "the plugin runs again")
 helper = wait_until(lambda: os.path.exists(slow + "/helper") and int(open(slow + "/helper").read() or 0), "and its helper")
 os.unlink(slow + "/help")
-e.proc.kill()                               # before it notices that its client leaves, which would end both
+e.proc.kill()
 e.kill_daemon()
-wait_until(lambda: reap_orphans({d.pid} | {r.proc.pid for r in d.registries}) or
-           not os.path.exists("/proc/%d" % plugin), "the plugin is gone")
+e.config["cni"]["timeout"] = "5s"           # patience
 e.start_daemon()
 with open(slow + "/log") as log:
-    like(log.read(), r"ADD %d\nDEL \d+\nDEL end\n$" % plugin, "killed during ADD: DEL at the next start")
+    like(log.read(), r"ADD %d\nDEL \d+\nDEL end\n$" % plugin, "killed during an ADD that hangs: DEL all the same")
 reap_orphans({d.pid, e.pid} | {r.proc.pid for r in d.registries})
-ok(not os.path.exists("/proc/%d" % helper), "killed during ADD: what the plugin has started is gone as well")
+ok(not os.path.exists("/proc/%d" % plugin) and not os.path.exists("/proc/%d" % helper), "its processes were ended before")
 is_(e.ListPodSandbox().items[:], [], "the pod is gone")
+del e.config["cni"]["timeout"]
+is_(e.stop_daemon(), 0, "SIGTERM with nothing under way")
+e.start_daemon()
 os.unlink(slow + "/wait")
 pod = e.runp(config=config)
 
@@ -344,6 +383,7 @@ hole.accept()
 e.Version(version="v1")
 is_(e.stop_daemon(), 0, "SIGTERM with a run, a stop, an exec, a pull and a subscriber under way: ends with 0")
 hole.close()
+release()                                   # the plugin goes on; its pod is undone by the start
 codes = [error(f.result)[0] for f in futures]
 ok(set(codes) <= {"UNAVAILABLE", "CANCELLED"}, "their clients are told", codes)
 os.unlink(slow + "/wait")
@@ -381,8 +421,5 @@ ok(not wrong, "no pod was disturbed by that", *wrong)
 e.remove_all()
 d.remove_all()
 left = [x for where, _, fs in os.walk(d.tmp + "/ipam") for x in fs if x[0].isdigit()]
-if left:
-    diag("still given out: %s" % left)
-# One in some thirty runs of all these kills is left, and it is not known why yet; a DEL that is not made leaves many.
-ok(len(left) <= 1, "addresses are given back", left)
+is_(left, [], "addresses are given back")
 finish(e, d)

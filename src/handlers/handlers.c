@@ -56,6 +56,8 @@ static int make_dirs(const struct conf *c, struct err *err)
         r = make_dir(c->state, "", 0711, err);
     if (r >= 0)
         r = make_dir(c->state, "pods", 0711, err);   /* hooks in a user namespace pass through */
+    if (r >= 0)
+        r = make_dir(c->state, "cni", 0700, err);
     return r;
 }
 
@@ -144,8 +146,9 @@ static int open_all(struct handlers *h, bool *same_boot, struct err *err)
     };
     struct seccomp_opts sc = { .state = c->state, .worker = h->worker_path,
                                .default_profile = c->seccomp_profile };
+    auto_free char *holds = mem_printf("%s/cni", c->state);
     struct cni_opts co = { .conf_dirs = c->cni_conf_dirs, .bin_dirs = c->cni_bin_dirs,
-                           .timeout_ms = c->cni_timeout_ms };
+                           .timeout_ms = c->cni_timeout_ms, .hold_dir = holds };
     bool rebuilt = false;
     int r = cgroup_init(err);
 

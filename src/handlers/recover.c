@@ -17,7 +17,6 @@
 #include "handlers/sandbox_op.h"
 #include "mem.h"
 #include "proc/cgroup.h"
-#include "proc/cni_stray.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -512,25 +511,6 @@ static void wait_all(struct recovery *r)
     r->pending = 1;
 }
 
-static bool is_being_made(void *arg, const char *id)
-{
-    const struct sandbox *s = sandbox_by_id(arg, id);
-
-    return s && s->rec->state == CRICKET__STATE__SANDBOX__STATE__MAKING;
-}
-
-/* Before its network is released. */
-static void end_plugins(struct handlers *h)
-{
-    struct sandbox *s;
-
-    sandbox_each(h, i, s)
-        if (is_being_made(h, s->id)) {
-            cni_end_strays(is_being_made, h);
-            return;
-        }
-}
-
 int recover_run(struct handlers *h, bool same_boot, struct err *err)
 {
     struct recovery r = { .h = h, .pending = 1 };
@@ -544,7 +524,6 @@ int recover_run(struct handlers *h, bool same_boot, struct err *err)
         size_t n = h->sandboxes.n;
         auto_free struct sandbox **v = mem_array(n + 1, sizeof *v);
 
-        end_plugins(h);
         if (n)
             memcpy(v, h->sandboxes.v, n * sizeof *v);
         for (size_t i = 0; i < n; i++)

@@ -214,10 +214,10 @@ static void on_cni_added(void *arg, const struct cni_result *r, const struct err
     struct sandbox *s = o->s;
 
     o->cni = NULL;
-    if (err) {    /* cni.c has called DEL already */
+    if (err) {
         struct err e = *err;
 
-        s->rec->cni_added = false;
+        s->rec->cni_added = r != NULL;    /* else cni.c has undone it already */
         sandbox_save(s);
         err_note(&e, "network of sandbox for pod %s/%s", s->config->metadata->namespace_,
                  s->config->metadata->name);

@@ -123,6 +123,7 @@ int cni_new(struct loop *l, const struct cni_opts *o, struct cni **ret, struct e
     c->conf_dirs = dup_strv(o->conf_dirs);
     c->bin_dirs = dup_strv(o->bin_dirs);
     c->timeout_ms = o->timeout_ms;
+    c->hold_dir = mem_strdup(o->hold_dir);
     c->watch = watch;
     list_init(&c->calls);
     ev_io_init(&c->io, on_inotify, cni_watch_fd(watch), EV_READ);
@@ -143,6 +144,7 @@ struct cni *cni_free(struct cni *c)
     cni_conf_free(c->conf);
     free_strv(c->conf_dirs);
     free_strv(c->bin_dirs);
+    free(c->hold_dir);
     free(c->text);
     free(c->why);
     free(c);

@@ -19,6 +19,7 @@ struct cni_opts {
     char *const *conf_dirs;          /* NULL terminated */
     char *const *bin_dirs;
     int64_t timeout_ms;              /* for one plugin call where the caller gives none */
+    const char *hold_dir;            /* on a tmpfs, there already: what ADDs and DELs have begun */
 };
 
 struct cni_port {
@@ -50,7 +51,8 @@ struct cni_result {
 /* Reads the configuration; that there is none (yet) is not an error. The strings of o are
  * copied. */
 int cni_new(struct loop *l, const struct cni_opts *o, struct cni **ret, struct err *err);
-/* Kills the plugins that still run; their done functions are not called. */
+/* The done functions of what is under way are not called. Plugins of ADD and DEL go on; the next
+ * call for the same attachment, of another daemon too, waits for their end. */
 struct cni *cni_free(struct cni *c);
 /* NULL: ready. Else why not ("cni config not initialized: no network config in /etc/cni/net.d").
  * Follows the directories by inotify. A file that turns bad keeps what was in force before; no file
@@ -62,9 +64,9 @@ const char *cni_config_json(struct cni *c);      /* the conflist in force, for v
 const char *cni_last_load(struct cni *c);        /* "OK" or the error of the last load */
 
 struct cni_call;
-/* r on success; else err. After a failed ADD the list has been DELeted again already. Never called
- * before cni_add() etc. have returned; r and err are valid during the call, the call is over after
- * it. */
+/* r on success; else err. After a failed ADD the list has been DELeted again already; where that
+ * failed, there are both: a cni_del() with r->config is still due. Never called before cni_add()
+ * etc. have returned; r and err are valid during the call, the call is over after it. */
 typedef void (*cni_done_fn)(void *arg, const struct cni_result *r, const struct err *err);
 /* What is in `a` is copied. timeout_ms: for all plugins of the list together; 0:
  * cni_opts.timeout_ms for each (as the undo of a failed ADD always has). Calls for one attachment
@@ -86,7 +88,8 @@ int cni_check(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni
  * meanwhile begins when it is over; one GC at a time (-EBUSY). */
 int cni_gc(struct cni *c, const char *const *ids, int64_t timeout_ms, cni_done_fn done, void *arg,
            struct cni_call **ret, struct err *err);
-/* Kills the running plugin and waits for its end. An ADD is DELeted then; done is called
+/* The running plugin may end by itself for some seconds (one that is killed may leave behind what no
+ * DEL finds), then it is killed; no other is started. An ADD is DELeted then; done is called
  * (GRPC_CANCELLED) when that is over, never inside of cni_cancel(). An undo that runs already goes
  * on. */
 void cni_cancel(struct cni_call *c);

@@ -6,8 +6,9 @@
  *      ADD failed, timed out or was cancelled: DEL for the whole list, past failures, then done()
  *
  * Each plugin is a struct run; between two plugins nothing is kept but `at`, the number of plugins
- * done. A plugin that is killed is waited for before anything else happens: DEL must not race with
- * what an ADD still does. */
+ * done. A plugin is killed only when its time is up: whatever it does may be half done then. All
+ * that an ADD or DEL has started has the same `hold`; a DEL after a kill, and whatever comes first
+ * after a daemon that was killed, begins when the last of them is gone. */
 #include "proc/cni_call.h"
 
 #include "log.h"
@@ -25,6 +26,7 @@ enum {
     OUT_MAX = 1024 * 1024,           /* bytes of a plugin's answer */
     BUSY_RETRIES = 5,                /* the plugin's file is being written: ETXTBSY */
     BUSY_WAIT_S = 1,
+    PATIENCE_MS = 10000,             /* at most, with a plugin that nobody wants any more */
 };
 
 static const char *const names[] = { "ADD", "DEL", "CHECK", "STATUS", "GC" };
@@ -36,6 +38,7 @@ struct cni_call {
     struct list link;
     enum cni_command command;
     bool undoing, cancelled;
+    bool killed;                     /* some plugin was: what it has started may still run */
     bool held;                       /* an ADD during GC: begins behind it */
     struct cni_conf *conf;
     char **env;                      /* env[0] is CNI_COMMAND */
@@ -45,7 +48,8 @@ struct cni_call {
     bool ran;                        /* some plugin was started */
     int busy;
     struct run *run;
-    ev_timer timer;                  /* the first step, a retry, the end */
+    struct cni_hold hold;            /* of ADD and DEL */
+    ev_timer timer;                  /* the first step, a retry, the end; patience with run */
     int64_t deadline_ms;             /* monotonic; 0: none */
     struct err err, undo_err;
     cni_done_fn done;
@@ -69,6 +73,7 @@ static void release_held(struct cni *cni)
 static void call_free(struct cni_call *c)
 {
     ev_timer_stop(loop_ev(c->cni->loop), &c->timer);
+    cni_hold_deinit(&c->hold);
     list_del(&c->link);
     if (c == c->cni->gc)
         release_held(c->cni);
@@ -85,7 +90,9 @@ static void call_free(struct cni_call *c)
 
 void cni_call_drop(struct cni_call *c)
 {
-    if (c->run)
+    if (c->run && c->hold.fd >= 0)
+        run_leave(c->run);
+    else if (c->run)
         run_cancel(c->run);
     call_free(c);
 }
@@ -196,7 +203,9 @@ static void finish(struct cni_call *c)
     r = (struct cni_result){ conf, result ? result : "", (const char *const *)ips.v, ips.n };
     if (c->undo_err.code)
         log_debug("op=cni-undo err='%s'", c->undo_err.text);
-    c->done(c->arg, c->err.code ? NULL : &r, c->err.code ? &c->err : NULL);
+    if (!c->killed)
+        cni_hold_end(&c->hold);
+    c->done(c->arg, c->err.code && !c->undo_err.code ? NULL : &r, c->err.code ? &c->err : NULL);
     cni_ips_deinit(&ips);
     call_free(c);
 }
@@ -216,6 +225,8 @@ static void over(struct cni_call *c)
         c->deadline_ms = 0;
         free(c->env[0]);
         c->env[0] = mem_printf("CNI_COMMAND=%s", names[CNI_DEL]);
+        if (c->killed)
+            cni_hold_drop(&c->hold);
         step(c);
         return;
     }
@@ -270,7 +281,9 @@ static void on_run(void *arg, const struct run_result *res)
     assert(c->magic == CALL_MAGIC);
     c->run = NULL;
     c->busy = 0;
+    c->killed |= res->status > 128;
     if (c->cancelled && !c->undoing) {
+        ev_timer_stop(loop_ev(c->cni->loop), &c->timer);
         over(c);
         return;
     }
@@ -332,6 +345,7 @@ static int start_plugin(struct cni_call *c, struct err *err)
     auto_free char *path = find_plugin(c, type, err);
     char *argv[] = { path, NULL };
     struct child_opts o = CHILD_OPTS_INIT;
+    struct child_fd hold = { c->hold.fd, CNI_HOLD_FD };
     json_t *prev = command_now(c) == CNI_ADD || cni_conf_speaks(c->conf, "0.4.0") ? c->prev : NULL;
     auto_free char *in = cni_conf_input(c->conf, plugin_now(c), prev, c->caps, c->extra);
     int64_t left;
@@ -345,16 +359,55 @@ static int start_plugin(struct cni_call *c, struct err *err)
     o.path = path;
     o.argv = argv;
     o.envp = c->env;
-    o.dies_with_us = true;           /* what comes after us begins with a DEL */
+    o.dies_with_us = c->hold.fd < 0;
+    o.fds = &hold;
+    o.n_fds = c->hold.fd >= 0;
     r = run_start(c->cni->loop, &o, in, strlen(in), OUT_MAX, left, on_run, c, &c->run, err);
     if (r == 0)
         c->ran = true;
     return r;
 }
 
+static int64_t patience(const struct cni_call *c)
+{
+    return c->cni->timeout_ms < PATIENCE_MS ? c->cni->timeout_ms : PATIENCE_MS;
+}
+
+static void on_taken(void *arg, const struct err *err)
+{
+    struct cni_call *c = arg;
+
+    assert(c->magic == CALL_MAGIC);
+    c->killed = false;
+    if (!err) {
+        step(c);
+        return;
+    }
+    *(c->undoing ? &c->undo_err : &c->err) = *err;
+    over(c);
+}
+
+/* False: not yet, or the call is over. */
+static bool take_hold(struct cni_call *c)
+{
+    struct err e = ERR_INIT;
+    int r = cni_hold_take(&c->hold, patience(c), &e);
+
+    if (r > 0)
+        return false;
+    if (r == -ENOSPC && command_now(c) == CNI_DEL) { /* nobody has it, and this may make room */
+        log_warn("op=cni err='%s', ignoring", e.text);
+        return true;
+    }
+    on_taken(c, r < 0 ? &e : NULL);
+    return false;
+}
+
 /* Runs plugins until one is under way; failures to start one are its failure. */
 static void step(struct cni_call *c)
 {
+    if (c->hold.path && c->hold.fd < 0 && c->at == 0 && !take_hold(c))
+        return;
     for (; c->at < json_array_size(c->conf->plugins); c->at++) {
         struct err e = ERR_INIT;
         int r = start_plugin(c, &e);
@@ -380,10 +433,12 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
     (void)revents;
     assert(c->magic == CALL_MAGIC);
     loop_name(c->cni->loop, "cni");
-    if (c->cancelled && !c->undoing)
-        over(c);
-    else
+    if (!c->cancelled || c->undoing)
         step(c);
+    else if (c->run)
+        run_kill(c->run);                            /* on_run() when it is gone */
+    else
+        over(c);
 }
 
 /* ---- */
@@ -424,6 +479,7 @@ int cni_call_start(struct cni *cni, enum cni_command command, struct cni_conf *c
     c->extra = extra;
     c->done = done;
     c->arg = arg;
+    c->hold.fd = -1;
     c->deadline_ms = timeout_ms > 0 ? clock_mono_ms() + timeout_ms : 0;
     ev_timer_init(&c->timer, on_timer, 0., 0.);
     c->timer.data = c;
@@ -435,6 +491,8 @@ int cni_call_start(struct cni *cni, enum cni_command command, struct cni_conf *c
         return r;
     }
     env_make(c, a);
+    if (command == CNI_ADD || command == CNI_DEL)
+        cni_hold_init(&c->hold, cni->loop, cni->hold_dir, a->id, on_taken, c);
     if ((command == CNI_GC && conf->disable_gc) || (command == CNI_CHECK && conf->disable_check) ||
         ((command == CNI_GC || command == CNI_STATUS) && !cni_conf_speaks(conf, "1.1.0")))
         c->at = json_array_size(conf->plugins);      /* nothing to run: success, from the loop */
@@ -453,8 +511,5 @@ void cni_cancel(struct cni_call *c)
     if (c->undoing || c->cancelled)
         return;
     c->cancelled = true;
-    if (c->run)
-        run_kill(c->run);                            /* on_run() when it is gone */
-    else
-        later(c, 0.);
+    later(c, c->run && c->hold.fd >= 0 ? (double)patience(c) / 1e3 : 0.);
 }

@@ -6,6 +6,7 @@
 #include "list.h"
 #include "proc/cni.h"
 #include "proc/cni_conf.h"
+#include "proc/cni_hold.h"
 #include "proc/cni_watch.h"
 #include "reactor/child.h"
 
@@ -13,7 +14,7 @@
 
 struct cni {
     struct loop *loop;
-    char **conf_dirs, **bin_dirs;
+    char **conf_dirs, **bin_dirs, *hold_dir;
     int64_t timeout_ms;
     struct cni_watch *watch;
     ev_io io;
@@ -37,7 +38,8 @@ enum cni_command { CNI_ADD, CNI_DEL, CNI_CHECK, CNI_STATUS, CNI_GC };
 int cni_call_start(struct cni *c, enum cni_command command, struct cni_conf *conf,
                    const struct cni_attach *a, json_t *extra, int64_t timeout_ms, cni_done_fn done,
                    void *arg, struct cni_call **ret, struct err *err);
-/* Kills what runs; done is not called. */
+/* done is not called. An ADD or DEL: its plugin goes on, the next call for the attachment waits for
+ * it; else it is killed. */
 void cni_call_drop(struct cni_call *call);
 void cni_call_drop_all(struct cni *c);
 

@@ -70,6 +70,8 @@ int run_start(struct loop *l, const struct child_opts *o, const void *in, size_t
 void run_kill(struct run *r);
 /* Kills it; done is not called. The process is still reaped. */
 void run_cancel(struct run *r);
+/* As run_cancel(), but it goes on by itself. */
+void run_leave(struct run *r);
 
 /* A pidfd of a process that need not be a child: cb once, when it is gone. pidfd is dup'ed. */
 struct pidwatch;

@@ -240,9 +240,14 @@ void run_kill(struct run *r)
     kill_group(r);
 }
 
+void run_leave(struct run *r)
+{
+    child_disown(r->child);
+    run_free(r);
+}
+
 void run_cancel(struct run *r)
 {
     kill_group(r);
-    child_disown(r->child);
-    run_free(r);
+    run_leave(r);
 }

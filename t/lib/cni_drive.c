@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/proc/cni.h for scripts (t/25-cni.t): one JSON object per line in, one per line out.
  *
- *      cni_drive TIMEOUT_MS BIN_DIR CONF_DIR...
+ *      cni_drive TIMEOUT_MS HOLD_DIR BIN_DIR CONF_DIR...
  *      {"op": "add|del|check|gc|cancel|ready", "tag": "a", "id": ..., "netns": ...,
  *       "ports": [[host, container, "tcp"]], "annotations": {...}, "config": ..., "result": ...,
  *       "ids": [...], "timeout": ms}
@@ -177,14 +177,15 @@ int main(int argc, char **argv)
     struct err err = ERR_INIT;
     struct cni_opts o = { 0 };
 
-    if (argc < 4) {
-        fprintf(stderr, "usage: cni_drive TIMEOUT_MS BIN_DIR CONF_DIR...\n");
+    if (argc < 5) {
+        fprintf(stderr, "usage: cni_drive TIMEOUT_MS HOLD_DIR BIN_DIR CONF_DIR...\n");
         return 2;
     }
-    char *bin[] = { argv[2], NULL };
+    char *bin[] = { argv[3], NULL };
     o.timeout_ms = strtol(argv[1], NULL, 10);
     o.bin_dirs = bin;
-    o.conf_dirs = argv + 3;
+    o.hold_dir = argv[2];
+    o.conf_dirs = argv + 4;
     signal(SIGPIPE, SIG_IGN);
     log_set_level(LOG_LEVEL_ERROR);
     d.loop = loop_new(&err);

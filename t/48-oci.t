@@ -125,8 +125,13 @@ def running(what):
 
 
 fails(d.ExecSync, "DEADLINE_EXCEEDED", "", "exec: a timeout", container_id=main, timeout=1,
-      cmd=["sh", "-c", "sleep 7771 & sleep 7772"])
+      cmd=["sh", "-c", "sleep 7771 & setsid sleep 7773 & (setsid sleep 7774 &); (setsid sh -c 'sleep 7775 & sleep 7776' &); sleep 7772"])
 wait_until(lambda: not running("sleep 777"), "all that the exec started is killed")
+ok(True, "nothing is left of it, of what left its session and parent neither")
+d.sh(main, "(setsid sleep 7761 >/dev/null 2>&1 &)")
+fails(d.ExecSync, "DEADLINE_EXCEEDED", "", "exec: another timeout", container_id=main, timeout=1, cmd=["sleep", "7779"])
+wait_until(lambda: not running("sleep 777"), "it is killed")
+ok(running("sleep 7761"), "what an exec left behind that ended in time is not another one's")
 f = d.ExecSync(_future=True, container_id=main, cmd=["sleep", "7781"])
 f.cancel()
 wait_until(lambda: not running("sleep 7781"), "an exec that is cancelled at once does not run on")

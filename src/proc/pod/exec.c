@@ -6,8 +6,12 @@
  * Killing must get all that the command started. Its first process is a child subreaper (launch.c),
  * so that whoever loses its parent stays below it as long as it lives. Whoever descends from it, or
  * is in its session, is stopped first, until a look at /proc finds nobody new (a stopped process
- * forks no more), then all are killed, it last. Behind an OCI runtime there is no subreaper: there
- * one that made a session of its own and lost its parent before escapes.
+ * forks no more), then all are killed, it last.
+ *
+ * Behind an OCI runtime there is no subreaper, since its child is not ours before it runs. What
+ * every process inherits and no runtime sets is the timer slack: each exec gets one of its own,
+ * some nanoseconds more than usual, and whoever has that and the cgroups of the first process is of
+ * this exec. Only one that changes its slack, session and parent escapes. prctl(2), proc(5).
  */
 #include "pod.h"
 #include "view.h"
@@ -22,11 +26,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { KILL_ROUNDS = 16, KILL_WAIT_MS = 200 };
+enum { KILL_ROUNDS = 16, KILL_WAIT_MS = 200, SLACKS = 10000 };
 
 struct exec {
     struct exec *next;
@@ -36,6 +41,7 @@ struct exec {
     pid_t pid;
     bool quiet;                      /* only its end is told: a wake-up less for everybody */
     bool oci, told;                  /* pid is the runtime's driver until it has told another */
+    unsigned long slack;             /* as that of struct launch */
     bool doomed;                     /* to be killed as soon as the number is known */
     bool dead;                       /* it ended before that, as dead_status says */
     int dead_status;
@@ -83,7 +89,7 @@ static void exec_failed(struct exec *x, int code, const char *text)
 }
 
 static void exec_ended(struct exec *x, int status);
-static void kill_tree(pid_t pid);
+static void kill_tree(const struct exec *x);
 
 static void take_news(struct exec *x, const struct launch_msg *m, int fd)
 {
@@ -135,7 +141,7 @@ static bool take_status(struct exec *x, bool dead)
         return false;
     }
     if (x->doomed)
-        kill_tree(x->pid);
+        kill_tree(x);
     return true;
 }
 
@@ -179,6 +185,15 @@ static void quiet_ended(struct exec *x, int status)
         exec_failed(x, m.code, m.text);
     } else
         exec_ended(x, status);
+}
+
+static unsigned long next_slack(void)
+{
+    static unsigned n;
+    int usual = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+
+    n = n % SLACKS + 1;
+    return (usual > 0 ? (unsigned long)usual : 0) + n;
 }
 
 void exec_start(uint32_t serial, const struct wire_exec *m, void *plan, size_t plan_len, int *fds,
@@ -238,6 +253,7 @@ void exec_start(uint32_t serial, const struct wire_exec *m, void *plan, size_t p
     }
     if (r == 0 && l->oci) {
         x->oci = true;
+        x->slack = l->slack = next_slack();
         orphans_begin();
     }
     if (r == 0)
@@ -357,16 +373,49 @@ static void scan(struct procs *all)
         closedir(d);
 }
 
-static size_t mark(struct procs *all, pid_t pid)
+/* "" if it is not there */
+static void read_line(pid_t pid, const char *name, char *buf, size_t len)
+{
+    char path[64];
+    ssize_t n = -1;
+
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        n = read(fd, buf, len - 1);
+        close(fd);
+    }
+    buf[n > 0 ? n : 0] = '\0';
+}
+
+static void mark_slack(struct procs *all, const struct exec *x)
+{
+    char first[2048], other[2048], num[24];
+
+    read_line(x->pid, "cgroup", first, sizeof first);
+    for (size_t i = 0; i < all->n && first[0]; i++) {
+        read_line(all->p[i].pid, "timerslack_ns", num, sizeof num);
+        if (strtoul(num, NULL, 10) != x->slack)
+            continue;
+        read_line(all->p[i].pid, "cgroup", other, sizeof other);
+        all->p[i].in = strcmp(first, other) == 0;
+    }
+}
+
+static size_t mark(struct procs *all, const struct exec *x)
 {
     size_t n = 0;
     bool more = true;
 
+    if (x->slack)
+        mark_slack(all, x);
+    for (size_t i = 0; i < all->n; i++)
+        n += all->p[i].in;
     while (more) {
         more = false;
         for (size_t i = 0; i < all->n; i++) {
             struct proc *p = &all->p[i];
-            bool in = p->pid == pid || p->sid == pid;
+            bool in = p->pid == x->pid || p->sid == x->pid;
             for (size_t k = 0; !p->in && !in && k < all->n; k++)
                 in = all->p[k].in && all->p[k].pid == p->ppid;
             if (in && !p->in) {
@@ -390,14 +439,15 @@ static void wait_gone(pid_t pid, int64_t until_ms)
     close(p.fd);
 }
 
-static void kill_tree(pid_t pid)
+static void kill_tree(const struct exec *x)
 {
+    pid_t pid = x->pid;
     struct procs all = { 0 };
     size_t before = 0;
 
     for (int round = 0; round < KILL_ROUNDS; round++) {
         scan(&all);
-        size_t n = mark(&all, pid);
+        size_t n = mark(&all, x);
         if (n == before)
             break;
         before = n;
@@ -422,7 +472,7 @@ static void exec_kill_all(struct exec *x)
     if (x->oci && x->launch)
         x->doomed = true;
     else
-        kill_tree(x->pid);
+        kill_tree(x);
 }
 
 static struct exec *find(uint32_t serial)

@@ -369,6 +369,8 @@ static void become_runtime(const struct driver *d, const char *const *argv, cons
 static void become_runtime(const struct driver *d, const char *const *argv, const int *stdio)
 {
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (d->l->slack)
+        (void)prctl(PR_SET_TIMERSLACK, d->l->slack, 0, 0, 0);
     for (int i = 0; i < 3; i++)
         if (dup2(stdio[i] >= 0 ? stdio[i] : d->null, i) < 0)
             child_fail(d->l, errno, "stdio %d", i);

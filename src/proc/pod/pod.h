@@ -114,6 +114,7 @@ struct launch {
     bool cgroups_lent;               /* they are the container's */
     bool cgroup2;
     bool exec;                       /* into a container, not a new one */
+    unsigned long slack; /* timer slack of an OCI runtime's exec, ns, by which it is known; or 0 */
     bool userns;
     bool oci;                        /* the child drives an OCI runtime: oci.c */
     bool hooks;                      /* there are some, and no OCI runtime runs them */

@@ -270,6 +270,46 @@ d.remove(gone)
 ok(all(said(c, "order").endswith("poststop\n") for c in ctrs), "a pod that is removed: poststop of all its containers")
 ok(not os.path.exists("%s/pods/%s" % (d.state, gone)), "and nothing is left of it")
 
+# --- the supervisor is killed: the daemon's worker runs poststop
+crash = d.runp("crash")
+ctr = start(crash, "c", device(hook("poststop", "echo bad >&2; exit 4"), hook("poststop", mark="second", env=["A=b"])), annotations={"a": "b"})
+os.kill(d.supervisor(crash), signal.SIGKILL)
+wait_until(lambda: said(ctr, "order") == "poststop second\n", "poststop runs")
+is_((said(ctr, "poststop.ns").split(), json.loads(said(ctr, "poststop.state"))),
+    (node, {"ociVersion": "1.2.0", "id": ctr, "status": "stopped", "bundle": "%s/pods/%s/hooks/%s" % (d.state, crash, ctr), "annotations": {"a": "b"}}),
+    "a supervisor that is killed: poststop all the same, with state and in the node's namespaces")
+ok("A=b" in said(ctr, "poststop.env").split() and json.loads(said(ctr, "poststop.config"))["hooks"], "with its environment and config.json")
+wait_until(lambda: re.search(r"level=warn .*op=poststop ctr=%s.*hook poststop .*exit status 4: bad" % ctr, d.log_text()), "the warning")
+wait_until(lambda: not bundles(crash), "the bundle goes")
+d.restart()
+d.remove(crash)
+is_(said(ctr, "order"), "poststop second\n", "once")
+crash = d.runp("crash2")
+ctr = start(crash, "c", device(hook("poststop", "read x <%s/fifo" % out)))
+stopped = start(crash, "stopped", device(hook("poststop")))
+stop(stopped)
+wait_until(lambda: said(stopped, "order"), "poststop")
+pid = d.supervisor(crash)
+d.kill_daemon()
+os.kill(pid, signal.SIGKILL)
+d.start_daemon()
+wait_until(lambda: said(ctr, "poststop.state"), "it runs")
+ok(True, "killed while there was no daemon: at the next start")
+f = d.StopPodSandbox(_future=True, pod_sandbox_id=crash)
+d.kill_daemon()
+is_(bundles(crash), [ctr], "when that is killed in the middle of it")
+os.unlink("%s/%s/poststop.state" % (out, ctr))
+d.start_daemon()
+wait_until(lambda: said(ctr, "poststop.state"), "it runs again")
+f = d.StopPodSandbox(_future=True, pod_sandbox_id=crash)
+is_(said(ctr, "order"), "", "it runs once more at the start after that")
+with open(out + "/fifo", "w") as fifo:
+    fifo.write("go\n")
+f.result()
+is_(said(ctr, "order"), "poststop\n", "the stop of the pod waits for it")
+is_(said(stopped, "order"), "poststop\n", "what had run before does not run again")
+d.RemovePodSandbox(pod_sandbox_id=crash)
+
 # --- user namespaces
 if d.Status().runtime_handlers[0].features.user_namespaces:
     ids = [{"host_id": 524288, "container_id": 0, "length": 65536}]
@@ -294,10 +334,18 @@ if d.Status().runtime_handlers[0].features.user_namespaces:
     stop(ctr)
     wait_until(lambda: said(ctr, "order") == "prestart\ncreateContainer\npoststart\npoststop\n", "poststop runs")
     ok(True, "and the others")
+    config = d.pod_config("userns-crash")
+    config.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**userns))
+    crash = d.runp(config=config)
+    ctr = start(crash, "own", device(hook("poststop")), security=options)
+    os.kill(d.supervisor(crash), signal.SIGKILL)
+    wait_until(lambda: said(ctr, "order") == "poststop\n", "poststop runs")
+    ok(True, "poststop when its supervisor was killed")
+    d.remove(crash)
     ctr = start(mapped, "all", every, security=dict(options, seccomp={"profile_type": pb.SecurityProfile.RuntimeDefault}))
     ok(said(ctr, "order").startswith("prestart\ncreateRuntime\ncreateRuntime again\ncreateContainer\npoststart\n"), "all of them")
 else:
-    skip("this kernel cannot map the owners of layers", 9)
+    skip("this kernel cannot map the owners of layers", 10)
 
 # --- an OCI runtime
 if crun:
@@ -309,10 +357,17 @@ if crun:
     stop(ctr)
     wait_until(lambda: said(ctr, "order").endswith("poststop\n"), "poststop")
     ok(True, "and poststop")
+    pod3 = d.runp("oci-crash", handler="crun")
+    ctr = start(pod3, "c", device(hook("poststop")))
+    os.kill(d.supervisor(pod3), signal.SIGKILL)
+    wait_until(lambda: said(ctr, "order") == "poststop\n", "poststop")
+    wait_until(lambda: not os.listdir("%s/pods/%s/oci/r" % (d.state, pod3)), "the runtime forgets it")
+    ok(True, "and poststop when the supervisor was killed")
+    d.remove(pod3)
     ctr = create(pod2, "fail", device(hook("createRuntime", "exit 9")))
     fails(d.StartContainer, "UNKNOWN|INTERNAL", "crun create: .*hook", "one that fails", container_id=ctr)
 else:
-    skip("no crun", 5)
+    skip("no crun", 6)
 
 
 # --- network interfaces

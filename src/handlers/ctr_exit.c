@@ -9,6 +9,7 @@
 #include "handlers/ctr_op.h"
 
 #include "handlers/rpcs.h"
+#include "handlers/sandbox_op.h"
 #include "mem.h"
 #include "proc/cgroup.h"
 
@@ -232,4 +233,5 @@ void sandbox_lost(struct sandbox *s)
     sandbox_save(s);
     if (was_ready)
         event_sandbox(s, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
+    sandbox_poststop_start(s);
 }

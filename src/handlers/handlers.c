@@ -249,6 +249,8 @@ static void drop_ops(struct handlers *h)
             sandbox_op_drop(s->stop);
         if (s->remove)
             sandbox_op_drop(s->remove);
+        if (s->poststop)
+            sandbox_op_drop(s->poststop);
     }
 }
 

@@ -82,6 +82,7 @@ struct sandbox {
     struct list turns;               /* operations on it; the first one runs, the others wait */
     struct list forwards;            /* struct exec_base: port-forwards, ended with the sandbox */
     struct op *run, *stop, *remove;  /* live operation of that kind, or NULL */
+    struct op *poststop;             /* hooks after a crash of the supervisor */
     bool visible;
     struct str listed;               /* encoded runtime.v1.PodSandbox; empty: make it anew */
     struct ctr_stats *stats;         /* of the pod's cgroup: as struct ctr.stats */

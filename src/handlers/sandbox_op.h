@@ -40,6 +40,7 @@ int down_kill(struct op *op, enum wake why);         /* every container stopped,
 int down_network(struct op *op, enum wake why);      /* CNI DEL, with the namespace still there */
 int down_supervisor(struct op *op, enum wake why); /* cricket-pod ends: namespaces and mounts go */
 int down_netns(struct op *op, enum wake why);        /* the mounts that it could not take along */
+int down_hooks(struct op *op, enum wake why);        /* poststop hooks that it did not run */
 int down_mark(struct op *op, enum wake why);         /* NOTREADY recorded, event */
 int down_containers(struct op *op, enum wake why);   /* every container removed */
 int down_files(struct op *op, enum wake why);        /* cgroup parent, files of the pod */
@@ -48,6 +49,9 @@ int down_files(struct op *op, enum wake why);        /* cgroup parent, files of 
  * has only just been started. The other kills it; down_kill() does so first. */
 bool sandbox_may_end(const struct sandbox *s);
 void sandbox_end_hung(struct sandbox *s);
+
+/* Its supervisor has died: down_hooks() in an operation of its own, unless one runs that has it. */
+void sandbox_poststop_start(struct sandbox *s);
 
 /* Part of the last, for the directory of a pod that is not known. */
 void sandbox_drop_bundles(const char *dir);

@@ -48,6 +48,7 @@ static const struct op_step stop_steps[] = {
     { "network", down_network },
     { "supervisor", down_supervisor },
     { "netns", down_netns },
+    { "hooks", down_hooks },
     { "record", down_mark },
     { 0 },
 };
@@ -128,6 +129,7 @@ static const struct op_step remove_steps[] = {
     { "network", down_network },
     { "supervisor", down_supervisor },
     { "netns", down_netns },
+    { "hooks", down_hooks },
     { "record", down_mark },
     { "removing", remove_mark },
     { "containers", down_containers },

@@ -5,6 +5,7 @@
 #include "handlers/sandbox_op.h"
 
 #include "handlers/ctr_op.h"
+#include "handlers/rpcs.h"
 #include "handlers/sandbox_net.h"
 #include "mem.h"
 #include "proc/cgroup.h"
@@ -209,6 +210,80 @@ int down_supervisor(struct op *op, enum wake why)
         return 0;
     link_shutdown(o->s->link, on_shut, o);
     return op_wait(op, 0);
+}
+
+/* What the supervisor keeps for poststop hooks, or its OCI runtime of its containers. */
+static bool has_hooks(const struct sandbox *s)
+{
+    static const char *const names[] = { "hooks", "oci/r" };
+    bool found = false;
+
+    for (size_t i = 0; i < ARRAY_LEN(names) && !found; i++) {
+        auto_free char *path = mem_printf("%s/%s", s->dir, names[i]);
+        DIR *d = opendir(path);
+        struct dirent *e;
+
+        while (d && !found && (e = readdir(d)))
+            found = !strchr(e->d_name, '.');     /* net.*: pod/netdev.c */
+        if (d)
+            closedir(d);
+    }
+    return found;
+}
+
+static void on_hooks_run(void *arg, int status)
+{
+    struct sandbox_op *o = arg;
+
+    if (status)
+        log_warn("op=%s sandbox=%s step=hooks err='running poststop hooks failed (%d)', ignoring",
+                 o->op.cls->name, o->s->id, status);
+    op_wake(&o->op, WAKE_DONE);
+}
+
+int down_hooks(struct op *op, enum wake why)
+{
+    struct sandbox_op *o = sandbox_op_of(op);
+    struct sandbox *s = o->s;
+    const char *runtime = handler_path(s->h, s->rec->runtime_handler);
+    char *argv[] = { s->h->worker_path, (char *)(uintptr_t)"poststop", s->dir,
+                     (char *)(uintptr_t)runtime, NULL };
+    struct child_opts opts = CHILD_OPTS_INIT;
+    struct child *c;
+
+    (void)why;
+    if (s->link || !has_hooks(s))
+        return 0;
+    opts.path = s->h->worker_path;
+    opts.argv = argv;
+    opts.dies_with_us = true;        /* the next start runs them */
+    if (child_spawn(s->h->loop, &opts, on_hooks_run, o, &c, &op->err) < 0)
+        return err_note(&op->err, "poststop hooks of sandbox %s", s->id);
+    return op_wait(op, 0);
+}
+
+static void poststop_done(struct op *op)
+{
+    if (op->err.code)
+        log_warn("op=poststop err='%s', left for the sandbox's stop", op->err.text);
+    sandbox_op_free(sandbox_op_of(op));
+}
+
+static const struct op_step poststop_steps[] = {
+    { "turn", down_turn },
+    { "hooks", down_hooks },
+    { 0 },
+};
+
+static const struct op_class poststop_class = { .name = "poststop",
+                                                .steps = poststop_steps,
+                                                .done = poststop_done };
+
+void sandbox_poststop_start(struct sandbox *s)
+{
+    if (s->run || s->stop || s->remove || s->poststop || !has_hooks(s))
+        return;
+    op_start(&sandbox_op_new(s, &s->poststop)->op, &poststop_class, s->h->loop, s->id);
 }
 
 int down_mark(struct op *op, enum wake why)

@@ -298,8 +298,10 @@ static void make_bundle(const struct launch *l)
     }
     if (fd < 0)
         child_fail(l, errno, "make '%s/%s'", pod.state_dir, name);
-    /* root of the user namespace, who runs createContainer, is to find it */
-    if (l->userns && (fchown(fd, host_uid(0), host_gid(0)) < 0 || fchmod(pod.state_fd, 0711) < 0))
+    /* root of the user namespace, who runs createContainer, is to find and read it, no more: if we
+     * do not live to run poststop, cricket-worker does, from this file */
+    if (l->userns && (fchown(fd, (uid_t)-1, host_gid(0)) < 0 || fchmod(fd, 0640) < 0 ||
+                      fchmod(pod.state_fd, 0711) < 0))
         child_fail(l, errno, "owner of '%s/%s'", pod.state_dir, name);
     close(fd);
 }

@@ -13,6 +13,7 @@ static const struct {
 } jobs[] = {
     { "checkpoint", worker_checkpoint },
     { "measure", worker_measure },
+    { "poststop", worker_poststop },
     { "remove", worker_remove },
     { "seccomp", worker_seccomp },
     { "store", worker_store },

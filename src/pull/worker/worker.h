@@ -7,6 +7,7 @@
 
 int worker_checkpoint(int argc, char **argv); /* checkpoint.c: a container to a file, with criu */
 int worker_measure(int argc, char **argv);   /* measure.c: disk usage, open files */
+int worker_poststop(int argc, char **argv);  /* poststop.c: hooks that a supervisor has left */
 int worker_unpack(int argc, char **argv);    /* unpack.c: a layer */
 int worker_remove(int argc, char **argv);    /* remove.c: a directory tree, slowly */
 int worker_store(int argc, char **argv);     /* store.c: the durable writer */

@@ -422,6 +422,19 @@ if crun:
     ok("net3" in links(ctr), "with an OCI runtime as well")
 else:
     skip("no crun")
+for i in range(3):                   # whoever comes second waits, and finds it moved
+    nics = ["many%d%d" % (i, k) for k in range(3)]
+    for name in nics:
+        veth(name)
+    many, dev = d.runp("many%d" % i), device(netDevices=[{"hostInterfaceName": n, "name": "net%d"} for n in nics])
+    ctrs = [create(many, "c%d" % k, dev) for k in range(8)]
+    got = [error(f.result) for f in [d.StartContainer(_future=True, container_id=c) for c in ctrs]]
+    is_([g for g in got if g[0] != "OK"], [], "containers that are started at once share their interfaces")
+    is_(sorted(x for x in links(ctrs[7]) if x.startswith("net")), ["net0", "net1", "net2"], "each has been moved once")
+    other = create(pod, "late%d" % i, dev)
+    fails(d.StartContainer, "UNKNOWN|INTERNAL|NOT_FOUND", "network interface 'many%d0' of the node: No such device" % i,
+          "another pod's container does not get them", container_id=other)
+    d.remove(many)
 for name in ("nic0p", "nic1p", "nic2p", "nic3p"):
     ip("link", "del", name)
 d.remove_all()

@@ -7,7 +7,8 @@
  *
  * Nothing is moved back: when the pod's namespace dies the kernel returns what is hardware and
  * removes the rest. So the next container of the same pod that asks for it finds it moved already:
- * <state_dir>/hooks/net.<name on the host> has its number in the pod. */
+ * <state_dir>/hooks/net.<name on the host> has its number in the pod. Launches in one pod take turns
+ * for that by a lock on the directory; a container of another pod does not find the interface. */
 #include "pod.h"
 #include "view.h"
 
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -286,15 +288,28 @@ static int open_there(const struct launch *l)
     return fd;
 }
 
+/* Given back with the descriptor. */
+static int take_turn(const struct launch *l)
+{
+    int fd;
+
+    if (mkdirat(pod.state_fd, "hooks", 0755) < 0 && errno != EEXIST)
+        child_fail(l, errno, "mkdir '%s/hooks'", pod.state_dir);
+    fd = openat(pod.state_fd, "hooks", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_EX) < 0)
+        child_fail(l, errno, "lock '%s/hooks'", pod.state_dir);
+    return fd;
+}
+
 void netdev_move_all(const struct launch *l)
 {
     const struct wire_plan *p = l->plan;
     struct netdev d = { .l = l };
+    int turn;
 
     if (p->file.need < WIRE_NEED_HOOKS || !p->netdevs.count)
         return;
-    if (mkdirat(pod.state_fd, "hooks", 0755) < 0 && errno != EEXIST)
-        child_fail(l, errno, "mkdir '%s/hooks'", pod.state_dir);
+    turn = take_turn(l);
     d.here = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     if (d.here < 0)
         child_fail(l, errno, "rtnetlink");
@@ -314,4 +329,5 @@ void netdev_move_all(const struct launch *l)
     }
     close(d.here);
     close(d.there);
+    close(turn);
 }

@@ -189,6 +189,20 @@ fails(d.CreateContainer, "INVALID_ARGUMENT", "differ", "a container with other m
       config=config("other", ["true"], userns_=dict(USERNS, uids=GIDS)))
 fails(d.StartContainer, "UNKNOWN", "/proc.*nvalid argument", "a file system that cannot be mapped is refused by name",
       container_id=d.create(pod, config=config("unmappable", ["true"], mounts=[mapped("/proc", "/h")])))
+shm = tempfile.mkdtemp(dir="/dev/shm")      # as kubelet keeps secrets and tokens
+with open(shm + "/token", "w") as f:
+    f.write("secret\n")
+os.chown(shm + "/token", 42, 43)
+c = d.create(pod, config=config("tmpfs", ["sh", "-c", "stat -c %u:%g /v/token; cat /v/token"], mounts=[mapped(shm, "/v")]))
+why = error(d.StartContainer, container_id=c)
+if why[0] == "OK":
+    s = d.wait_exit(c)
+    is_([t for _, _, t in d.log_entries(s.log_path)], [b"42:43", b"secret"], "a mapped volume on tmpfs")
+else:
+    kernel = tuple(int(n) for n in re.findall(r"\d+", os.uname().release)[:2])
+    ok(kernel < (6, 3) and "map the owners of mount '%s' (on tmpfs: since Linux 6.3): Invalid argument" % shm in why[1],
+       "a volume on tmpfs is refused by name where the kernel cannot map it", kernel, why)
+shutil.rmtree(shm)
 
 # --- devices
 code, text = out("head -c 3 /dev/other | wc -c", devices=[

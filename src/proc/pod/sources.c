@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <sched.h>
@@ -18,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -216,6 +218,7 @@ static void mkdirs(const struct launch *l, const char *path)
 static void source_bind(const struct launch *l, struct wire_mount *m)
 {
     const char *src = view_str(l->base, m->source);
+    struct statfs fs;
 
     if (!src)
         child_fail(l, EINVAL, "mount '%s' without a source", view_str(l->base, m->target));
@@ -238,8 +241,13 @@ static void source_bind(const struct launch *l, struct wire_mount *m)
         if (r < 0)
             child_fail(l, -r, "relabel '%s' as '%s'", src, view_str(l->base, m->label));
     }
-    if (dress(m->fd, m) < 0)
-        child_fail(l, errno, "flags of mount '%s'", src);
+    if (dress(m->fd, m) == 0)
+        return;
+    if (errno == EINVAL && (m->flags & WIRE_M_IDMAP))
+        child_fail(l, EINVAL, "map the owners of mount '%s'%s", src,
+                   fstatfs(m->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC
+                       ? " (on tmpfs: since Linux 6.3)" : "");
+    child_fail(l, errno, "flags of mount '%s'", src);
 }
 
 /* A device node of the host, for where mknod(2) is refused (user namespaces, ourselves in a

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What depends on the kernel, once more on cgroup v2: these tests run in one virtual machine (t/vm), each of
 # their results is a result here. The processor is emulated where there is no KVM, so they have patience.
+# CRICKET_VM_KERNEL is the guest's kernel, CRICKET_VM_KERNEL_ARGS=vm.cgroup1 makes it cgroup v1.
 . "${0%/*}/lib/tap.sh"
 tests=${CRICKET_VM_TESTS:-"t/40-containers.t t/40-exec.t t/40-stop.t t/40-resources.t t/40-restart.t t/45-apparmor.t t/45-security.t t/45-userns.t t/46-checkpoint.t t/48-oci.t t/50-fingerprint.t t/55-stats.t"}
 units=${CRICKET_VM_UNITS:-"t/unit/cgroup t/unit/stats"}
@@ -43,7 +44,7 @@ name='' n=0
 while IFS= read -r line; do
     case $line in
     '== end '*)
-        ok "$([ "$line" = '== end 0' ] && echo 1)" "$name ended with ${line#== end } (cgroup v2)"
+        ok "$([ "$line" = '== end 0' ] && echo 1)" "$name ended with ${line#== end }"
         name='' ;;
     '== '*) name=${line##*/} ;;
     '1..0 # SKIP '*) skip "$name: ${line#*SKIP }" ;;
@@ -52,6 +53,6 @@ while IFS= read -r line; do
     'not ok '*) ok 0 "$name: ${line#not ok * - }" ;;
     esac
 done <"$tmp/out"
-is "$rc" 0 "the guest ends in order"
+is "$rc" 0 "the guest ends in order (${CRICKET_VM_KERNEL:-kernel of t/vm/run})"
 if [ "$tap_failed" != 0 ]; then diag "$(tail -n 150 "$tmp/err")"; fi
 done_testing

@@ -45,7 +45,8 @@ ok(not s.cpu.HasField("usage_nano_cores"), "no rate at the first reading")
 ok(s.memory.usage_bytes.value >= 6 * MIB and 0 < s.memory.working_set_bytes.value <= s.memory.usage_bytes.value, "memory", s.memory)
 is_(s.memory.available_bytes.value, 64 * MIB - s.memory.working_set_bytes.value, "what is left of the limit")
 ok(s.memory.page_faults.value > 0, "page faults")
-w = s.writable_layer
+# an answer does not wait long for it
+w = wait_until(lambda: [x for x in [d.ContainerStats(container_id=work).stats.writable_layer] if x.timestamp], "a measured layer")[0]
 is_((w.fs_id.mountpoint, w.timestamp > 0), (d.root, True), "the writable layer's file system")
 ok(3 * MIB <= w.used_bytes.value < 4 * MIB, "its size: hard links once, links not followed", w)
 ok(4 <= w.inodes_used.value <= 12, "its inodes", w)

@@ -17,7 +17,7 @@ from cricket import done_testing, is_, libc, like, need, ok, skip  # noqa: E402
 from images import Image, Layer, digest  # noqa: E402
 from pulling import Drive, FakeRegistry, with_descriptors  # noqa: E402
 
-need("root", "tar")
+need("root", "tar", "zstd")
 reg = FakeRegistry()
 d = Drive()
 serial = 0

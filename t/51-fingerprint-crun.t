@@ -44,7 +44,7 @@ CASES = {
 EXPLAINED = [
     (".*", "mount /(proc/(bus|fs|irq|sys|sysrq-trigger)|sys/firmware|proc/acpi|proc/scsi) options", "ro,nosuid,nodev,noexec,relatime",
      "ro,relatime", "a read-only or masked path keeps the flags of what is below it"),
-    (".*", "mount /(proc/(acpi|scsi)|sys/firmware) super", "mode=755,ro,size=4k", ".*rw,size=0k.*",
+    (".*", "mount /(proc/(acpi|scsi)|sys/firmware) super", ".*mode=755,ro,size=4k", ".*rw,size=0k.*",
      "a masked directory is an empty file system of the pod's, read-only itself"),
     (".*", "mount /sys/fs/cgroup (options|source|super)", "ro,.*|tmpfs|.*mode=755,.*size=64k.*", "rw,.*|cgroup|.*size=1024k.*",
      "the directory of the hierarchies is read-only as they are", "v1"),
@@ -55,7 +55,7 @@ EXPLAINED = [
      "the node's console is none of a container's devices (nor is it by runc)", "v1"),
     (".*", "file /dev/null", "crw-rw-rw- 0 0 .*", "crw-rw-rw- 1000 1001 .*",
      "stdin's device does not change hands: it is the same node for all in the container"),
-    ("user.*", r"mount /dev/(full|null|random|tty|urandom|zero)\+? .*", "ro,relatime|/[a-z]+|devtmpfs|.*mode=755.*|None", ".*",
+    ("user.*", r"mount /dev/(full|null|random|tty|urandom|zero)\+? .*", "ro,relatime|/[a-z]+|devtmpfs|u?dev|.*mode=755.*|None", ".*",
      "a device is one bind mount of the host's node, whose mode nobody may change; crun makes two mounts of each"),
     ("user.*", "mount /dev/mqueue (options|source)", "rw,nosuid,nodev,noexec,relatime|mqueue", "rw,relatime|none",
      "/dev/mqueue has the flags that the settings ask for"),

@@ -223,7 +223,7 @@ class Drive:
     def __init__(self, *options, root=None, limits=()):
         self.tmp = None
         if not root:
-            self.tmp = tempfile.mkdtemp(prefix="cricket-pull-")
+            self.tmp = tempfile.mkdtemp(prefix="cricket-pull-", dir=os.environ.get("CRICKET_TEST_TMP"))
             root = self.tmp
         self.root = root
         self.errors = tempfile.TemporaryFile()

@@ -90,27 +90,24 @@ void child_pty(struct launch *l, int root)
     l->stdio[0] = l->stdio[1] = l->stdio[2] = slave;
 }
 
-/* The program may open /dev/stdout again, which checks the owner of what is behind it. */
-static void give_stdio(const struct launch *l, const struct wire_process *p)
+/* The program may open /dev/tty or /dev/stdout again, which checks the owner of what is behind it. */
+static void give_terminal(const struct launch *l, const struct wire_process *p)
 {
-    struct stat st, null;
+    struct stat st;
 
-    if (stat("/dev/null", &null) < 0)
-        null.st_rdev = makedev(1, 3);
-    for (int i = 0; i < 3; i++) {
-        if (fstat(i, &st) < 0)
-            child_fail(l, errno, "stdio %d", i);
-        if ((S_ISCHR(st.st_mode) && st.st_rdev == null.st_rdev) || st.st_uid == p->uid)
-            continue;
-        if (fchown(i, p->uid, (gid_t)-1) < 0 && errno != EINVAL && errno != EPERM && errno != EROFS)
-            child_fail(l, errno, "owner of stdio %d", i);
-    }
+    if (ioctl(0, TIOCSCTTY, 0) < 0)
+        child_fail(l, errno, "controlling terminal");
+    if (fstat(0, &st) < 0)
+        child_fail(l, errno, "the terminal");
+    if (st.st_uid != p->uid && fchown(0, p->uid, (gid_t)-1) < 0 && errno != EINVAL &&
+        errno != EPERM && errno != EROFS)
+        child_fail(l, errno, "owner of the terminal");
 }
 
 static void set_stdio(struct launch *l)
 {
     struct stat st;
-    int null = open("/dev/null", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int null = open("/dev/null", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 
     /* the container's own, if it is one: ours is on a mount that is not its business */
     if (null >= 0 &&
@@ -150,8 +147,11 @@ static bool set_cwd(const struct launch *l, const struct wire_process *p, bool a
     const char *cwd = view_str(l->base, p->cwd);
     int root, fd;
 
-    if (!cwd || !*cwd)
-        cwd = "/";
+    if (!cwd || !*cwd || strcmp(cwd, "/") == 0) {
+        if (chdir("/") < 0)
+            child_fail(l, errno, "chdir '/'");
+        return false;
+    }
     root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         child_fail(l, errno, "open '/'");
@@ -293,11 +293,8 @@ void child_become(struct launch *l)
     bool filter = p->seccomp.count > 0, nnp = p->flags & WIRE_NO_NEW_PRIVS, again;
 
     set_stdio(l);
-    if (p->flags & WIRE_TTY) {
-        if (ioctl(0, TIOCSCTTY, 0) < 0)
-            child_fail(l, errno, "controlling terminal");
-    }
-    give_stdio(l, p);
+    if (p->flags & WIRE_TTY)
+        give_terminal(l, p);
     set_limits(l, p);
     set_keyring(l);
     again = set_cwd(l, p, false);

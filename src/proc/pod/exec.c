@@ -36,10 +36,10 @@ enum { KILL_ROUNDS = 16, KILL_WAIT_MS = 200, SLACKS = 10000 };
 struct exec {
     struct exec *next;
     uint32_t serial;                 /* 0: nobody hears of it any more */
-    struct launch *launch;           /* until execve */
+    struct launch launch;
+    bool launching;                  /* until execve */
     struct src status;
     pid_t pid;
-    bool quiet;                      /* only its end is told: a wake-up less for everybody */
     bool oci, told;                  /* pid is the runtime's driver until it has told another */
     unsigned long slack;             /* as that of struct launch */
     bool doomed;                     /* to be killed as soon as the number is known */
@@ -60,6 +60,16 @@ static void close_status(struct exec *x)
         close(fd);
 }
 
+static void launched(struct exec *x)
+{
+    if (!x->launching)
+        return;
+    x->launching = false;
+    launch_deinit(&x->launch);
+    if (x->oci)
+        orphans_end();
+}
+
 static void exec_free(struct exec *x)
 {
     for (struct exec **p = &execs; *p; p = &(*p)->next)
@@ -68,12 +78,7 @@ static void exec_free(struct exec *x)
             break;
         }
     close_status(x);
-    if (x->oci && x->launch)
-        orphans_end();
-    if (x->launch) {
-        launch_deinit(x->launch);
-        free(x->launch);
-    }
+    launched(x);
     if (x->pty >= 0)
         close(x->pty);
     free(x);
@@ -125,11 +130,7 @@ static bool take_status(struct exec *x, bool dead)
         return false;
     }
     close_status(x);
-    launch_deinit(x->launch);
-    free(x->launch);
-    x->launch = NULL;
-    if (x->oci)
-        orphans_end();
+    launched(x);
     x->started_at = now_wall_ns();
     struct wire_started s = { .pid = x->pid,
                               .flags = x->pty >= 0 ? WIRE_FD_0 : 0,
@@ -163,24 +164,14 @@ static void keep_join(struct ctr *c, int *fds, size_t n)
         fds[i] = -1;
 }
 
-/* Nobody has to hear of its execve: what the child said before is read when it has ended. */
-static void hush(struct exec *x)
-{
-    struct launch *l = x->launch;
-
-    x->quiet = true;
-    x->status.fd = l->status;
-    launch_deinit(l);
-    free(l);
-    x->launch = NULL;
-}
-
+/* Nobody had to hear of its execve, a wake-up less for everybody: what the child said before is
+ * read now. */
 static void quiet_ended(struct exec *x, int status)
 {
     struct launch_msg m;
-    int fd;
 
-    if (launch_read(x->status.fd, &m, &fd) == 1) {
+    if (status && read(x->status.fd, &m, sizeof m) == sizeof m) {
+        m.text[sizeof m.text - 1] = '\0';
         x->dead = true;
         exec_failed(x, m.code, m.text);
     } else
@@ -217,14 +208,13 @@ void exec_start(uint32_t serial, const struct wire_exec *m, void *plan, size_t p
     n_fds -= m->n_cgroups;
     keep_join(c, fds + n_fds, m->n_cgroups);
     x = calloc(1, sizeof *x);
-    struct launch *l = x ? malloc(sizeof *l) : NULL;
-    if (!l) {
-        free(x);
+    if (!x) {
         talk_reply(serial, -ENOMEM, "out of memory");
         return;
     }
+    struct launch *l = &x->launch;
     launch_init(l);
-    x->launch = l;
+    x->launching = true;
     x->serial = serial;
     x->status.fd = x->pty = -1;
     x->next = execs;
@@ -236,11 +226,11 @@ void exec_start(uint32_t serial, const struct wire_exec *m, void *plan, size_t p
         }
     memcpy(l->cgroups, c->join, c->n_join * sizeof *c->join);
     l->n_cgroups = c->n_join;
-    l->cgroups_lent = true;
+    l->lent = true;
     l->cgroup2 = m->flags & WIRE_CGROUP2;
     l->exec = true;
     l->userns = c->userns;
-    l->target = fcntl(c->pidfd, F_DUPFD_CLOEXEC, 3);
+    l->target = c->pidfd;
     if (n_fds != k) {
         exec_failed(x, -EINVAL, "descriptors of the request");
         return;
@@ -256,8 +246,10 @@ void exec_start(uint32_t serial, const struct wire_exec *m, void *plan, size_t p
         x->slack = l->slack = next_slack();
         orphans_begin();
     }
-    if (r == 0)
+    if (r == 0) {
+        l->quiet = m->flags & WIRE_QUIET && !l->oci && !(l->plan->process.flags & WIRE_TTY);
         r = launch_clone(l, why, sizeof why);
+    }
     if (r < 0) {
         if (l->status >= 0)
             close(l->status);
@@ -265,8 +257,9 @@ void exec_start(uint32_t serial, const struct wire_exec *m, void *plan, size_t p
         return;
     }
     x->pid = l->pid;
-    if (m->flags & WIRE_QUIET && !x->oci) {
-        hush(x);
+    if (l->quiet) {
+        x->status.fd = l->status;
+        launched(x);
         return;
     }
     for (int i = 0; i < 3; i++)
@@ -289,11 +282,11 @@ bool exec_reaped(pid_t pid, int status)
         x = x->next;
     if (!x)
         return false;
-    if (x->quiet) {
+    if (x->launch.quiet) {
         quiet_ended(x, status);
         return true;
     }
-    if (x->oci && x->launch) {
+    if (x->oci && x->launching) {
         if (x->told) {
             x->dead = true;
             x->dead_status = status;
@@ -301,7 +294,7 @@ bool exec_reaped(pid_t pid, int status)
             (void)take_status(x, true);
         return true;
     }
-    if (x->launch && !take_status(x, true))
+    if (x->launching && !take_status(x, true))
         return true;
     exec_ended(x, status);
     return true;
@@ -469,7 +462,7 @@ static void kill_tree(const struct exec *x)
 
 static void exec_kill_all(struct exec *x)
 {
-    if (x->oci && x->launch)
+    if (x->oci && x->launching)
         x->doomed = true;
     else
         kill_tree(x);

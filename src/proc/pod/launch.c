@@ -2,9 +2,10 @@
 /* One clone3 per process. The PID namespace of a new process is decided by its parent, so the
  * supervisor steps into the wanted one just for the call (setns to a PID namespace moves children
  * only) and back; all else the child does itself. The child reports over a SEQPACKET pair that
- * closes on exec: a message is a failure (or a terminal's master), end of file is success. It is an
- * ordinary fork of a very small process: sharing memory with the parent would save 200 us and cost
- * the freedom to fail. */
+ * closes on exec: a message is a failure (or a terminal's master), end of file is success; a quiet
+ * exec has a pipe for failures only, which is read when it has ended. It is an ordinary fork of a
+ * very small process: sharing memory with the parent would save 200 us and cost the freedom to
+ * fail. */
 #include "pod.h"
 #include "view.h"
 
@@ -52,7 +53,7 @@ void child_fail(const struct launch *l, int err, const char *fmt, ...)
         n = sizeof m.text - 64;
     if (err > 0)
         snprintf(m.text + n, sizeof m.text - (size_t)n, ": %s", strerror(err));
-    (void)send(l->status_child, &m, sizeof m, MSG_NOSIGNAL);
+    (void)!write(l->status_child, &m, sizeof m);
     _exit(127);
 }
 
@@ -113,11 +114,13 @@ static void join(const struct launch *l, int fd, int type, const char *what)
 }
 
 /* The container's user has to be able to open its stdout again; from inside a user namespace nobody
- * could arrange that. */
+ * could arrange that. Ours is what the daemon and we have made. */
 void child_give_pipes(const struct launch *l)
 {
     uid_t uid = l->userns ? host_uid(l->plan->process.uid) : l->plan->process.uid;
 
+    if (uid == geteuid())
+        return;
     for (int i = 0; i < 3; i++)
         if (l->stdio[i] >= 0 && fchown(l->stdio[i], uid, (gid_t)-1) < 0 && errno != EINVAL &&
             errno != EPERM && errno != EROFS)
@@ -231,7 +234,7 @@ static void child(struct launch *l)
     close(l->status);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
         child_fail(l, errno, "parent death signal");
-    if (poll(&gone, 1, 0) > 0 && (gone.revents & POLLHUP))
+    if (poll(&gone, 1, 0) > 0 && (gone.revents & (POLLHUP | POLLERR)))
         _exit(127);                  /* the supervisor went before the line above */
     if (l->oci)
         oci_child(l);
@@ -346,13 +349,15 @@ int launch_clone(struct launch *l, char *why, size_t n)
 {
     int pair[2];
 
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-        snprintf(why, n, "socketpair: %s", strerror(errno));
+    if ((l->quiet ? pipe2(pair, O_CLOEXEC | O_NONBLOCK)
+                  : socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) < 0) {
+        snprintf(why, n, "%s: %s", l->quiet ? "pipe" : "socketpair", strerror(errno));
         return -errno;
     }
     l->status = pair[0];
     l->status_child = pair[1];
-    (void)fcntl(l->status, F_SETFL, O_NONBLOCK);
+    if (!l->quiet)
+        (void)fcntl(l->status, F_SETFL, O_NONBLOCK);
     long pid = launch_process(l, 0, l->exec ? NULL : &l->pidfd, why, n);
     close(l->status_child);
     l->status_child = -1;
@@ -377,10 +382,10 @@ void launch_deinit(struct launch *l)
         munmap(l->base, l->len);
     l->base = NULL;
     l->plan = NULL;
-    for (size_t i = 0; i < l->n_cgroups && !l->cgroups_lent; i++)
+    for (size_t i = 0; i < l->n_cgroups && !l->lent; i++)
         (void)shut(l->cgroups[i]);
     l->n_cgroups = 0;
-    l->target = shut(l->target);
+    l->target = l->lent ? -1 : shut(l->target);
     l->status_child = shut(l->status_child);
     for (int i = 0; i < 3; i++)
         l->stdio[i] = shut(l->stdio[i]);

@@ -157,8 +157,7 @@ static void on_child(struct src *s, uint32_t events)
     pid_t pid;
 
     (void)events;
-    while (read(s->fd, &si, sizeof si) > 0)
-        ;
+    (void)!read(s->fd, &si, sizeof si);          /* there is one at most */
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (pid == pod.init)
             pod.init = 0;            /* the kernel kills what is left in its namespace */

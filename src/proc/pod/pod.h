@@ -111,7 +111,7 @@ struct launch {
     struct wire_plan *plan;
     int cgroups[WIRE_FDS_MAX];
     size_t n_cgroups;
-    bool cgroups_lent;               /* they are the container's */
+    bool lent;                       /* cgroups and target are the container's */
     bool cgroup2;
     bool exec;                       /* into a container, not a new one */
     unsigned long slack; /* timer slack of an OCI runtime's exec, ns, by which it is known; or 0 */
@@ -123,7 +123,9 @@ struct launch {
     pid_t target_pid;                /* of target, where oci needs it; 0 */
     int target; /* pidfd: whose PID namespace (TARGET), or whose everything (exec) */
     int stdio[3];                    /* the child's ends; -1: /dev/null, or the pty */
-    int status, status_child; /* our end and the child's of a SEQPACKET pair that closes on exec */
+    bool quiet; /* nothing is told but a failure, once, and nobody looks before the child is dead */
+    /* our end and the child's of a SEQPACKET pair that closes on exec; quiet: of a pipe */
+    int status, status_child;
     pid_t pid;
     int pidfd;                       /* of a container's first process, not of an exec */
 };

@@ -52,6 +52,8 @@ d.start_daemon()
 is_(everything(), before, "after the restart all objects are as before")
 is_({c: details(c) for c in was}, was, "with the same details")
 is_(d.pod_status(pod).network.ip, ips, "the pod's address too")
+is_([line for line in d.log_text().splitlines() if stopped in line and "level=warn" in line], [],
+    "a pod that was stopped before is no news")
 is_((d.pid_of(runs), d.pid_of(inhost)), (pid, hostpid), "and the same processes")
 is_(d.sh(runs, "echo hi"), (b"hi\n", b"", 0), "exec works")
 

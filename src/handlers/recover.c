@@ -279,7 +279,8 @@ static void on_met(void *arg, struct link *k, const char *netns, pid_t superviso
         return;
     }
     if (err) {
-        log_warn("op=recover sandbox=%s err='%s', the sandbox is not ready", s->id, err->text);
+        if (s->rec->state == CRICKET__STATE__SANDBOX__STATE__READY)   /* else it was stopped */
+            log_warn("op=recover sandbox=%s err='%s', the sandbox is not ready", s->id, err->text);
         s->link = NULL;
         sandbox_lost(s);
     } else {

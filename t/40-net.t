@@ -135,6 +135,7 @@ fails(e.RunPodSandbox, "UNKNOWN|INTERNAL", "no more cables", "a plugin's error i
 is_([x.split()[0] for x in open(d.tmp + "/calls").read().splitlines() if not x.startswith("VERSION")], ["ADD", "DEL"], "ADD failed: DEL")
 is_(len(links()), n, "what the first plugin made is undone")
 is_(len(e.ListPodSandbox().items), 0, "no pod is left")
+like(e.log_text(), "level=error op=runp id=.* err='.*no more cables", "the daemon's log has the error too")
 chain["plugins"][1] = {"type": "hangs"}
 chain["name"] = "hangs"
 with open(d.tmp + "/tmp.conflist", "w") as f:
@@ -148,6 +149,7 @@ wait_until(lambda: os.path.exists(d.tmp + "/hangs") and "DEL" in open(d.tmp + "/
 wait_until(lambda: len(links()) == n, "the veth is undone")
 ok("sleep 9991" not in os.popen("ps ax -o args").read().splitlines(), "the plugin is killed")
 wait_until(lambda: not e.ListPodSandbox().items, "the pod is gone")
+like(e.log_text(), "level=info op=runp id=.* err='.*ran out of time", "no error of the daemon: the client's time was up")
 
 # --- kill -9 and then stop: DEL with what was kept, although the config is gone
 p = d.runp("kept")

@@ -23,6 +23,17 @@ static const struct op_step *current(const struct op *op)
     return &(op->undoing ? op->cls->undo : op->cls->steps)[op->step];
 }
 
+/* The one place that tells of every operation that has failed; who asked for it hears the same. */
+static void log_end(const struct op *op)
+{
+    enum log_level level = !op->undoing ? LOG_LEVEL_DEBUG
+                         : op->cancelled ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR;
+
+    if (log_enabled(level))
+        log_line(level, "op=%s id=%s took_ms=%lld err='%s'", op->cls->name, op->id,
+                 (long long)(clock_mono_ms() - op->started_ms), op->err.text);
+}
+
 static void finish(struct op *op)
 {
     ev_timer_stop(loop_ev(op->loop), &op->timer);
@@ -35,8 +46,7 @@ static void finish(struct op *op)
     }
     if (!op->undoing)
         err_clear(&op->err);
-    log_debug("op=%s id=%s took_ms=%lld err='%s'", op->cls->name, op->id,
-              (long long)(clock_mono_ms() - op->started_ms), op->err.text);
+    log_end(op);
     op->cls->done(op);               /* may free op */
 }
 

@@ -84,6 +84,8 @@ def start_fails(name, pattern, **fields):
     st = d.status(c)
     is_((st.state, st.exit_code, st.reason, st.started_at), (EXITED, 128, "StartError", 0), name + ": EXITED with 128")
     ok(st.finished_at > 0 and st.message, name + ": finished_at, message")
+    is_(st.message.count("start container"), 1, name + ": which says once what was being done")
+    like(d.log_text(), "level=error op=start id=%s .*(%s)" % (c, pattern), name + ": the daemon's log has it too")
     if st.log_path:
         ok(os.path.exists(st.log_path), name + ": the log file is there")
     fails(d.StartContainer, "FAILED_PRECONDITION", "", name + ": cannot be started again", container_id=c)

@@ -117,7 +117,7 @@ static void start_done(struct op *op)
     if (op->err.code && o->launched) {
         struct ctr_exit x = { .code = 128, .reason = "StartError", .message = op->err.text };
 
-        err_note(&op->err, "start container %s ('%s')", c->id, c->config->metadata->name);
+        err_note(&op->err, "container %s", c->id);
         ctr_set_exited(c, &x);
     }
     if (op->err.code) {

@@ -59,7 +59,7 @@ struct conf {
     char *seccomp_profile;           /* "": built in */
     bool selinux;                    /* false: as if the kernel had none */
     char *apparmor_profile;          /* CONF_APPARMOR: built in, "unconfined": none */
-    char *criu;                      /* for CheckpointContainer; "": refused */
+    char *criu;                      /* for checkpoints; "": refused */
     char *libexec_dir;               /* where cricket-pod and cricket-worker are */
     struct conf_mirror *mirrors;
     struct conf_registry *registries;

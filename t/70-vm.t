@@ -4,7 +4,7 @@
 # their results is a result here. The processor is emulated where there is no KVM, so they have patience.
 # CRICKET_VM_KERNEL is the guest's kernel, CRICKET_VM_KERNEL_ARGS=vm.cgroup1 makes it cgroup v1.
 . "${0%/*}/lib/tap.sh"
-tests=${CRICKET_VM_TESTS:-"t/40-containers.t t/40-exec.t t/40-stop.t t/40-resources.t t/40-restart.t t/45-apparmor.t t/45-security.t t/45-userns.t t/46-checkpoint.t t/48-oci.t t/50-fingerprint.t t/55-stats.t"}
+tests=${CRICKET_VM_TESTS:-"t/40-containers.t t/40-exec.t t/40-stop.t t/40-resources.t t/40-restart.t t/45-apparmor.t t/45-security.t t/45-userns.t t/46-checkpoint-pod.t t/46-checkpoint.t t/48-oci.t t/50-fingerprint.t t/55-stats.t"}
 units=${CRICKET_VM_UNITS:-"t/unit/cgroup t/unit/stats"}
 cd "$srcdir" || exit 1
 case $(uname -m) in x86_64) ;; *) skip_all "the guest is x86_64" ;; esac

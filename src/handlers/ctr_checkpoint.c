@@ -7,24 +7,17 @@
  * Whoever has to answer in time answers when the worker has ended: then all is as before. */
 #include "handlers/rpcs.h"
 
+#include "handlers/checkpoint.h"
 #include "handlers/exec.h"
-#include "handlers/info.h"
 #include "handlers/launch.h"
 #include "log.h"
 #include "mem.h"
-#include "reactor/child.h"
-#include "reactor/pool.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 
 enum {
     TIMEOUT_MS = 10 * 60 * 1000,     /* of a request that names none */
@@ -41,124 +34,19 @@ struct checkpoint {
     bool timed_out;
 };
 
-/* ---- what the archive says of the container */
-
-static void stamp(json_t *o, const char *key, int64_t ns)
-{
-    time_t s = ns / 1000000000;
-    char date[32], full[64];
-    struct tm tm;
-
-    gmtime_r(&s, &tm);
-    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(full, sizeof full, "%s.%09dZ", date, (int)(ns % 1000000000));
-    json_object_set_new(o, key, json_string(full));
-}
-
-static json_t *config_dump(const struct ctr *c)
-{
-    const char *runtime = c->sandbox->rec->runtime_handler;
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "id", c->id, "name",
-                          c->config->metadata->name, "rootfsImage", c->rec->image_name,
-                          "rootfsImageRef", c->rec->image_ref, "rootfsImageName",
-                          c->rec->image_name, "runtime", runtime[0] ? runtime : "cricket",
-                          "restoredTime", "0001-01-01T00:00:00Z", "restored", 0);
-
-    stamp(o, "createdTime", c->rec->created_at);
-    stamp(o, "checkpointedTime", clock_wall_ns());
-    return o;
-}
-
-/* As containerd keeps it. */
-static json_t *status(const struct ctr *c)
-{
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:i, s:s, s:s}", "Version", "v1", "Pid",
-                     (json_int_t)c->rec->pid, "CreatedAt", (json_int_t)c->rec->created_at,
-                     "StartedAt", (json_int_t)c->rec->started_at, "FinishedAt", (json_int_t)0,
-                     "ExitCode", 0, "Reason", "", "Message", "");
-}
-
-static json_t *status_dump(struct ctr *c)
-{
-    struct pool *pool = mem_new(struct pool);
-    Runtime__V1__ContainerStatus st;
-    json_t *o;
-
-    ctr_status_fill(c, &st, pool);
-    o = pb_json(&st.base);
-    pool_deinit(pool);
-    free(pool);
-    return o;
-}
-
-/* With the names by which tools find the container's pod. */
-static json_t *spec_dump(const struct ctr *c, const struct spec *spec)
-{
-    const Runtime__V1__PodSandboxMetadata *pod = c->sandbox->config->metadata;
-    json_t *o = spec_json(spec, c->rec->cgroup_path, c->sandbox->rec->netns);
-    json_t *a = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}",
-                          "io.kubernetes.cri.container-type", "container",
-                          "io.kubernetes.cri.container-name", c->config->metadata->name,
-                          "io.kubernetes.cri.image-name", c->rec->image_name,
-                          "io.kubernetes.cri.sandbox-id", c->sandbox->id,
-                          "io.kubernetes.cri.sandbox-name", pod->name,
-                          "io.kubernetes.cri.sandbox-namespace", pod->namespace_,
-                          "io.kubernetes.cri.sandbox-uid", pod->uid);
-
-    json_object_update(json_object_get(o, "annotations"), a);
-    json_decref(a);
-    return o;
-}
-
-static void add_file(json_t *files, const char *name, json_t *content)
-{
-    auto_free char *s = json_dumps(content, JSON_INDENT(2));
-
-    json_object_set_new(files, name, json_string(s ? s : "{}"));
-    json_decref(content);
-}
-
-/* Mounts whose content is not the container's; the worker adds what it finds below them. */
-static json_t *external(const struct plan *p)
-{
-    json_t *a = json_array();
-
-    for (size_t i = 0; i < p->n_mounts; i++) {
-        enum plan_mount_kind kind = p->mounts[i].kind;
-
-        if (kind == PLAN_MOUNT_BIND || kind == PLAN_MOUNT_OVERLAY || kind == PLAN_MOUNT_SHM)
-            json_array_append_new(a, json_string(p->mounts[i].target));
-    }
-    return a;
-}
-
-static int make_job(struct ctr *c, const char *location, char **ret, struct err *err)
+static int make_job(struct ctr *c, const char *location, json_t **ret, struct err *err)
 {
     /* another one than that of a worker which undoes what a daemon before us has begun */
     auto_free char *work = mem_printf("%s/checkpoints/%s-%d", c->h->conf->root, c->id,
                                       (int)getpid());
-    struct ctr_input *in = ctr_input_new(c);
-    struct spec *spec = NULL;
-    json_t *files = json_object(), *j;
-    int r = spec_build(&in->in, &spec, err);
+    json_t *more = json_pack("{s:s, s:s, s:s}", "criu", c->h->conf->criu, "work", work, "location",
+                             location);
+    int r = more ? checkpoint_job(c, ret, err)
+                 : err_rpc(err, GRPC_INVALID_ARGUMENT, "a path that is no UTF-8");
 
-    if (r == 0) {
-        add_file(files, "config.dump", config_dump(c));
-        add_file(files, "spec.dump", spec_dump(c, spec));
-        add_file(files, "status", status(c));
-        add_file(files, "status.dump", status_dump(c));
-        j = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:o, s:O}", "pid", (json_int_t)c->rec->pid,
-                      "criu", c->h->conf->criu, "work", work, "location", location, "upper",
-                      in->upper, "log", c->rec->log_path, "external", external(&spec->plan),
-                      "files", files);
-        *ret = j ? json_dumps(j, JSON_COMPACT) : NULL;
-        json_decref(j);
-        if (!*ret)    /* a path that is no UTF-8 */
-            r = err_rpc(err, GRPC_INVALID_ARGUMENT, "its configuration cannot be written as JSON");
-    }
-    json_decref(files);
-    spec_free(spec);
-    ctr_input_free(in);
+    if (r == 0)
+        json_object_update(*ret, more);
+    json_decref(more);
     return r;
 }
 
@@ -210,33 +98,21 @@ static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
     call_off(k);
 }
 
-/* Also before its supervisor has told. */
-static bool has_ended(const struct ctr *c)
-{
-    struct pollfd p = { c->pidfd, POLLIN, 0 };
-
-    return c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || c->pidfd < 0 ||
-           poll(&p, 1, 0) > 0;
-}
-
 /* The worker's last word into err; 0: the archive is there. */
 static int last_word(struct checkpoint *k, int exit_status, struct err *err)
 {
-    char buf[ERR_TEXT_MAX + 16];
-    ssize_t n = recv(k->sock, buf, sizeof buf - 1, MSG_DONTWAIT);
-    int grpc = GRPC_INTERNAL, at = 0;
+    int r = checkpoint_last_word(k->sock, exit_status, err);
 
-    buf[n < 0 ? 0 : n] = '\0';
-    if (n <= 0 || sscanf(buf, "%d %n", &grpc, &at) < 1)
-        return err_rpc(err, GRPC_INTERNAL, "cricket-worker ended with %d", exit_status);
-    if (grpc == GRPC_OK)
-        return 0;
-    if (k->timed_out)
-        return err_rpc(err, GRPC_DEADLINE_EXCEEDED, "not done after %lld s: %s",
-                       (long long)(k->timeout_ms / 1000), buf + at);
-    if (has_ended(k->base.c))
-        return err_rpc(err, GRPC_UNAVAILABLE, "it has ended: %s", buf + at);
-    return err_rpc(err, grpc, "%s", buf + at);
+    if (r == 0 || err->grpc == GRPC_INTERNAL)
+        return r;
+    if (k->timed_out) {
+        err_note(err, "not done after %lld s", (long long)(k->timeout_ms / 1000));
+        err->grpc = GRPC_DEADLINE_EXCEEDED;
+    } else if (ctr_has_ended(k->base.c)) {
+        err_note(err, "it has ended");
+        err->grpc = GRPC_UNAVAILABLE;
+    }
+    return r;
 }
 
 static void on_exit_(void *arg, int exit_status)
@@ -263,30 +139,6 @@ static void on_exit_(void *arg, int exit_status)
     destroy(k);
 }
 
-static int start(struct checkpoint *k, const char *job, struct err *err)
-{
-    struct ctr *c = k->base.c;
-    char name[] = "checkpoint", *argv[] = { c->h->worker_path, name, NULL };
-    struct child_opts o = CHILD_OPTS_INIT;
-    auto_fd int in = memfd_create("checkpoint", MFD_CLOEXEC), theirs = -1;
-    size_t len = strlen(job);
-    int pair[2];
-
-    if (in < 0 || pwrite(in, job, len, 0) != (ssize_t)len)
-        return err_sys(err, "job for cricket-worker");
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return err_sys(err, "socketpair");
-    k->sock = pair[0];
-    theirs = pair[1];
-    struct child_fd fds[] = { { in, 0 }, { theirs, 3 }, { c->pidfd, 4 } };
-    o.path = c->h->worker_path;
-    o.argv = argv;
-    o.fds = fds;
-    o.n_fds = ARRAY_LEN(fds);
-    o.new_session = true;
-    return child_spawn(c->h->loop, &o, on_exit_, k, &k->child, err);
-}
-
 static void on_rpc_gone(struct rpc *rpc, enum rpc_gone why, void *arg)
 {
     struct checkpoint *k = arg;
@@ -309,12 +161,20 @@ static void on_end(struct exec_base *b)
     destroy(k);
 }
 
+bool ctr_checkpoint_runs(const struct ctr *c)
+{
+    struct exec_base *b;
+
+    list_each(b, &c->execs, struct exec_base, l)
+        if (b->end == on_end)
+            return true;
+    return false;
+}
+
 /* ---- the request */
 
 static int check(struct ctr *c, const Runtime__V1__CheckpointContainerRequest *q, struct err *err)
 {
-    struct exec_base *b;
-
     if (!q->location[0])
         return err_rpc(err, GRPC_INVALID_ARGUMENT, "location is empty");
     if (q->location[0] != '/')
@@ -330,9 +190,8 @@ static int check(struct ctr *c, const Runtime__V1__CheckpointContainerRequest *q
         return err_rpc(err, GRPC_UNIMPLEMENTED, "it takes criu, which the configuration turns off");
     if (c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || c->pidfd < 0 || c->remove)
         return err_rpc(err, GRPC_FAILED_PRECONDITION, "it is not running (%s)", ctr_state_name(c));
-    list_each(b, &c->execs, struct exec_base, l)
-        if (b->end == on_end)
-            return err_rpc(err, GRPC_FAILED_PRECONDITION, "a checkpoint of it is being made");
+    if (ctr_checkpoint_runs(c) || pod_checkpoint_runs(c->h, c))
+        return err_rpc(err, GRPC_FAILED_PRECONDITION, "a checkpoint of it is being made");
     return 0;
 }
 
@@ -341,7 +200,7 @@ void handle_checkpoint_container(struct rpc *rpc, const ProtobufCMessage *req, v
     const Runtime__V1__CheckpointContainerRequest *q = (const void *)req;
     struct err err = ERR_INIT;
     struct ctr *c = ctr_find(ctx, q->container_id, &err);
-    auto_free char *job = NULL;
+    json_t *job = NULL;
     struct checkpoint *k;
     int r = c ? check(c, q, &err) : err.code;
 
@@ -351,20 +210,23 @@ void handle_checkpoint_container(struct rpc *rpc, const ProtobufCMessage *req, v
         if (c)
             err_note(&err, "checkpoint container %s", c->id);
         rpc_fail_err(rpc, &err);
+        json_decref(job);
         return;
     }
     k = mem_new(struct checkpoint);
     k->base.c = c;
     k->base.end = on_end;
     list_add_tail(&c->execs, &k->base.l);
-    k->sock = -1;
     k->started_ms = clock_mono_ms();
     k->timeout_ms = q->timeout ? q->timeout * 1000 : TIMEOUT_MS;
     ev_timer_init(&k->timer, on_timer, 0., 0.);
     k->rpc = rpc;
     rpc_keep(rpc);
     rpc_on_gone(rpc, on_rpc_gone, k);
-    if (start(k, job, &err) < 0) {
+    r = checkpoint_start(c->h, "checkpoint", job, &c->pidfd, 1, on_exit_, k, &k->sock, &k->child,
+                         &err);
+    json_decref(job);
+    if (r < 0) {
         err_note(&err, "checkpoint container %s", c->id);
         rpc_fail_err(rpc, &err);
         destroy(k);

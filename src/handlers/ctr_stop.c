@@ -5,6 +5,7 @@
  * bring the kill nearer. A client that goes away does not undo the kill. */
 #include "handlers/rpcs.h"
 
+#include "handlers/checkpoint.h"
 #include "handlers/ctr_op.h"
 #include "handlers/turn.h"
 #include "mem.h"
@@ -187,6 +188,7 @@ static int stop_ask(struct op *op, enum wake why)
         return 0;
     if (hangs(o))
         return op->err.code;
+    pod_checkpoint_call_off(c->h, c);
     (void)cgroup_thaw(c->rec->cgroup_path);
     exit_wait_add(c, &o->exit, op);
     if (o->kill_at_ms <= clock_mono_ms())
@@ -343,6 +345,7 @@ static int remove_mark(struct op *op, enum wake why)
         return 0;
     if (hangs(ctr_op_of(op)))
         return op->err.code;
+    pod_checkpoint_call_off(c->h, c);
     exit_wait_add(c, &ctr_op_of(op)->exit, op);
     return stop_insist(op, why);
 }

@@ -3,6 +3,7 @@
 #include "handlers/handlers.h"
 
 #include "handlers/apparmor.h"
+#include "handlers/checkpoint.h"
 #include "handlers/ctr_op.h"
 #include "handlers/image_puller.h"
 #include "handlers/objects.h"
@@ -186,6 +187,7 @@ int handlers_new(struct loop *l, const struct conf *conf, struct handlers **ret,
     list_init(&h->subscribers);
     list_init(&h->pulls);
     list_init(&h->sweeps);
+    list_init(&h->pod_checkpoints);
     list_init(&h->runtimes);
     read_boot_id(h);
     spec_node_init(&h->node);
@@ -266,6 +268,7 @@ struct handlers *handlers_free(struct handlers *h)
         ctr_end_execs(c);
     sandbox_each(h, i, s)
         sandbox_end_forwards(s);
+    pod_checkpoints_end(h);
     drop_ops(h);
     h->stream = h->stream ? stream_free(h->stream) : NULL;
     image_puller_free(h);

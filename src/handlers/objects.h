@@ -64,6 +64,7 @@ struct handlers {
     struct list pulls;
     struct list runtimes;            /* what OCI runtimes can do: runtimes.c */
     struct list sweeps;              /* cgroups that could not be removed yet */
+    struct list pod_checkpoints;     /* of CheckpointPod, while they are made: pod_checkpoint.c */
     bool ending;
     struct net_check *net_check;     /* CHECK of the attachments after a restart, while it runs */
     struct stats_state *stats;

@@ -12,6 +12,7 @@
  * directories, layers. */
 #include "handlers/recover.h"
 
+#include "handlers/checkpoint.h"
 #include "handlers/ctr_op.h"
 #include "handlers/rpcs.h"
 #include "handlers/sandbox_op.h"
@@ -518,8 +519,11 @@ int recover_run(struct handlers *h, bool same_boot, struct err *err)
     auto_free char *pods = mem_printf("%s/pods", h->conf->state);
     auto_free char *ctrs = mem_printf("%s/containers", h->conf->root);
     auto_free char *checkpoints = mem_printf("%s/checkpoints", h->conf->root);
+    struct sandbox *s;
 
     (void)err;
+    sandbox_each(h, i, s)
+        pod_checkpoint_recover(s);
     if (same_boot) {
         /* Ids first: a meeting that fails may take its sandbox out of the index. */
         size_t n = h->sandboxes.n;

@@ -19,6 +19,8 @@ HANDLER(handle_stop_pod_sandbox);
 HANDLER(handle_remove_pod_sandbox);
 HANDLER(handle_pod_sandbox_status);
 HANDLER(handle_list_pod_sandbox);
+/* pod_checkpoint.c */
+HANDLER(handle_checkpoint_pod);
 /* ctr_*.c */
 HANDLER(handle_checkpoint_container);
 HANDLER(handle_create_container);

@@ -50,7 +50,7 @@ static const struct row runtime_rows[] = {
     { "UpdateRuntimeConfig", handle_update_runtime_config, BOTH },
     { "Status", handle_status, BOTH },
     { "CheckpointContainer", handle_checkpoint_container, V1_ONLY },
-    { "CheckpointPod", NULL, V1_ONLY },
+    { "CheckpointPod", handle_checkpoint_pod, V1_ONLY },
     { "RestorePod", NULL, V1_ONLY },
     { "GetContainerEvents", handle_get_container_events, V1_ONLY },
     { "ListMetricDescriptors", handle_list_metric_descriptors, V1_ONLY },

@@ -77,6 +77,9 @@ int cgroup_kill(const char *path, struct err *err);
 int cgroup_processes(const char *path, pid_t **ret, size_t *ret_n, struct err *err);
 bool cgroup_empty(const char *path);
 int cgroup_thaw(const char *path);
+/* The directory with its freezer.state or cgroup.freeze, absolute; the caller frees it. -ENOTSUP
+ * where the node has no freezer. */
+int cgroup_freezer(const char *path, char **ret, struct err *err);
 /* rmdir in every hierarchy, children first. -EBUSY while something still lives there: try again
  * later. */
 int cgroup_remove(const char *path, struct err *err);

@@ -195,3 +195,19 @@ int cgroup_thaw(const char *path)
     r = cgroup_write_at(dir, cg.kind->freeze_file, cg.kind->thaw);
     return r == -ENOENT ? 0 : r;
 }
+
+int cgroup_freezer(const char *path, char **ret, struct err *err)
+{
+    const struct hier *h = cgroup_hier("freezer");
+    int r = cgroup_check_path(path, err);
+
+    if (r < 0)
+        return r;
+    auto_fd int dir = h ? cgroup_open_dir(h, path) : -ENOTSUP;
+    if (dir == -ENOTSUP || (dir >= 0 && faccessat(dir, cg.kind->freeze_file, W_OK, 0) < 0))
+        return err_set(err, -ENOTSUP, "this node has no freezer for cgroups");
+    if (dir < 0)
+        return err_code(err, dir, "cgroup '%s'", path);
+    *ret = mem_printf("%s%s", h->mount, path);
+    return 0;
+}

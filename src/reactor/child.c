@@ -25,7 +25,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { STACK_SIZE = 64 * 1024, FDS_MAX = 32 };
+enum { STACK_SIZE = 64 * 1024, FDS_MAX = 128 };
 
 struct child {
     struct loop *loop;

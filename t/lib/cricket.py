@@ -819,6 +819,10 @@ def unescape(path):
 
 def kill_cgroup(where):
     try:
+        for name, thaw in ("freezer.state", "THAWED"), ("cgroup.freeze", "0"):
+            if os.path.exists(where + "/" + name):    # what is frozen does not die (v1)
+                with open(where + "/" + name, "w") as f:
+                    f.write(thaw)
         with open(where + "/cgroup.procs") as f:
             for pid in f.read().split():
                 os.kill(int(pid), signal.SIGKILL)

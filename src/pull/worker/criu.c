@@ -8,7 +8,10 @@
  * UNWIND_MS is it killed; the processes are let go by the kernel then, and the rule is in an
  * nftables table of a known name, which we delete.
  *
- * No cgroup is frozen for it (ptrace stops the processes), so that none can be left frozen.
+ * For one container no cgroup is frozen (ptrace stops the processes), so that none can be left
+ * frozen. Those of a pod are frozen by us before (checkpoint_pod.c): criu takes hold of the
+ * processes by ptrace, thaws the cgroup to have its parasite run in them, and freezes it again
+ * before it lets go of them, after an error as well.
  *
  * External, as criu calls what it shall not dump because the restorer has it: the network
  * namespace, a PID namespace that is the pod's, mounts that the container's configuration brings
@@ -243,6 +246,10 @@ static int dump_args(const struct criu_job *job, struct args *a, struct err *err
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
         arg(a, "%s", fixed[i]);
     arg(a, "%s", self);
+    if (job->freezer) {
+        arg(a, "--freeze-cgroup");
+        arg(a, "%s", job->freezer);
+    }
     add_namespace(job, "net", "extRootNetNS", a);
     if (!is_init(job->pid))
         add_namespace(job, "pid", "extRootPidNS", a);
@@ -283,7 +290,7 @@ static int reap(pid_t pid)
 }
 
 /* Lets it fail when the job is given up. */
-static int wait_for(pid_t pid, bool *ret_killed)
+static int wait_for(const struct criu_job *job, pid_t pid, bool *ret_killed)
 {
     struct rlimit none = { 0, 0 };
     auto_fd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -295,6 +302,8 @@ static int wait_for(pid_t pid, bool *ret_killed)
     if (pidfd >= 0 && !p[0].revents) {
         fd_close(open(GIVEN_UP, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
         (void)prlimit(pid, RLIMIT_FSIZE, &none, NULL);
+        if (job->failing)
+            job->failing(job->arg);
         while (poll(p, 1, UNWIND_MS) < 0 && errno == EINTR)
             ;
         if (!p[0].revents) {
@@ -326,7 +335,7 @@ static void nft_header(struct nlmsghdr *h, struct nfgenmsg *g, int type, int fam
 }
 
 /* The table "inet CRIU-<pid>", where it is; see libnftables' batches and nf_tables(7)'s netlink. */
-static void unlock_network(int netns, pid_t pid)
+void criu_unlock_network(int netns, pid_t pid)
 {
     struct nft_msg m;
     struct {
@@ -398,13 +407,20 @@ static int explain(const struct criu_job *job, int status, struct err *err)
     pid_t pid = spawn(job, check, err);
     if (pid < 0)
         return (int)pid;
-    if (wait_for(pid, &killed) != 0 && !checkpoint_cancelled()) {
+    if (wait_for(job, pid, &killed) != 0 && !checkpoint_cancelled()) {
         errors_of(OUTPUT, &why);
         return err_rpc(err, GRPC_FAILED_PRECONDITION, "criu '%s' does not work on this machine: %s",
                        job->path, why.len ? str_c(&why) : str_c(&said));
     }
     return err_set(err, -EIO, "criu dump failed with %d: %s", status,
                    said.len ? str_c(&said) : "it says nothing");
+}
+
+int criu_there(const char *path, struct err *err)
+{
+    if (access(path, X_OK) < 0)
+        return err_rpc(err, GRPC_FAILED_PRECONDITION, "criu '%s': %s", path, strerror(errno));
+    return 0;
 }
 
 int criu_dump(const struct criu_job *job, struct err *err)
@@ -415,23 +431,25 @@ int criu_dump(const struct criu_job *job, struct err *err)
     bool killed = false;
     int r, status = 0;
 
-    if (access(job->path, X_OK) < 0)
-        return err_rpc(err, GRPC_FAILED_PRECONDITION, "criu '%s': %s", job->path, strerror(errno));
     if (netns < 0)
         return err_sys(err, "'%s'", ns);
-    r = dump_args(job, &a, err);
+    r = criu_there(job->path, err);
+    if (r == 0)
+        r = dump_args(job, &a, err);
     if (r == 0) {
         pid_t pid = spawn(job, a.v, err);
 
         r = pid < 0 ? (int)pid : 0;
         if (r == 0)
-            status = wait_for(pid, &killed);
+            status = wait_for(job, pid, &killed);
     }
     args_free(&a);
     if (r < 0)
         return r;
+    if (job->failing && (status || checkpoint_cancelled()))
+        job->failing(job->arg);
     if (status >= 128) {
-        unlock_network(netns, job->pid);
+        criu_unlock_network(netns, job->pid);
         return err_set(err, -EIO, "criu %s by signal %d: established TCP connections of the "
                        "container may stand still",
                        killed ? "did not give up in order and was killed" : "was killed",

@@ -12,6 +12,7 @@ static const struct {
     int (*fn)(int argc, char **argv);
 } jobs[] = {
     { "checkpoint", worker_checkpoint },
+    { "checkpoint-pod", worker_checkpoint_pod },
     { "measure", worker_measure },
     { "poststop", worker_poststop },
     { "remove", worker_remove },

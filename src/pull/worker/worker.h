@@ -6,6 +6,7 @@
 #define CRICKET_WORKER_H
 
 int worker_checkpoint(int argc, char **argv); /* checkpoint.c: a container to a file, with criu */
+int worker_checkpoint_pod(int argc, char **argv); /* checkpoint_pod.c: containers of a pod */
 int worker_measure(int argc, char **argv);   /* measure.c: disk usage, open files */
 int worker_poststop(int argc, char **argv);  /* poststop.c: hooks that a supervisor has left */
 int worker_unpack(int argc, char **argv);    /* unpack.c: a layer */

@@ -68,7 +68,7 @@ FILE = got["/"].split(":")[2]
 is_({p: got.get(p) for p in ("/", "/dev", "/dev/pts", "/dev/shm")},
     dict.fromkeys(("/", "/dev", "/dev/pts", "/dev/shm"), "%s:object_r:%s:%s" % (USER, FILE, level(mine))),
     "file systems have the files' type and the pod's level")
-SHARED = "%s:object_r:%s:s0" % (USER, FILE)
+SHARED, OURS = "%s:object_r:%s:s0" % (USER, FILE), got["/"]
 root = "/proc/%d/root" % d.pid_of(c)
 is_([xattr(root + "/etc/" + f) for f in ("hosts", "hostname", "resolv.conf")], [SHARED] * 3, "the pod's files")
 is_(xattr(root + "/dev/mqueue"), got["/"], "message queues")
@@ -151,7 +151,7 @@ c = start(pod, mounts=[{"host_path": vol, "container_path": "/v"}])
 is_((xattr(vol), xattr(vol + "/file")), (before, before), "without selinux_relabel a volume stays as it is")
 c = start(pod, mounts=[{"host_path": d.tmp + "/alias", "container_path": "/v", "selinux_relabel": True}])
 paths = [vol, vol + "/file", vol + "/a/fifo", vol + "/a/b/c", vol + "/a/b/file", vol + "/link", deep, deep + "/file"]
-is_([xattr(p) for p in paths], [SHARED] * len(paths), "with it all of it is the containers'")
+is_([xattr(p) for p in paths], [OURS] * len(paths), "with it all of it is the pod's: the files' type and its level")
 is_(xattr(d.tmp + "/outside"), before, "but not what a link in it names")
 is_(d.sh(c, "cat /v/file")[0], b"content\n", "which can read it")
 os.setxattr(vol + "/file", "security.selinux", b"%s:object_r:%s:s0:c900,c901" % (USER.encode(), FILE.encode()))
@@ -160,7 +160,15 @@ if own:
 else:
     skip("another policy than the tests' own")
 one = start(pod, mounts=[{"host_path": vol + "/file", "container_path": "/f", "selinux_relabel": True}])
-is_((xattr(vol + "/file"), d.sh(one, "cat /f")[0]), (SHARED, b"content\n"), "a file")
+is_((xattr(vol + "/file"), d.sh(one, "cat /f")[0]), (OURS, b"content\n"), "a file")
+other = start(pod2, mounts=[{"host_path": vol + "/file", "container_path": "/f", "selinux_relabel": True}])
+is_(xattr(vol + "/file").split(":", 3)[3], level(label(other)), "the next pod that has it relabelled takes it over")
+if own:
+    like(d.sh(one, "cat /f")[1], "denied", "from the one before")
+else:
+    skip("another policy than the tests' own")
+start(pod, mounts=[{"host_path": vol + "/file", "container_path": "/f", "selinux_relabel": True}])
+is_((xattr(vol + "/file"), d.sh(one, "cat /f")[0]), (OURS, b"content\n"), "and back")
 c = start(pod, mounts=[{"host_path": "/proc/version", "container_path": "/version", "selinux_relabel": True}])
 like(d.sh(c, "cat /version")[0], "^Linux", "a file system without labels is no error")
 for path in ("/", "/usr", "/etc/", "/var/../home"):

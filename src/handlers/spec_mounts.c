@@ -400,15 +400,17 @@ void spec_build_mounts(const struct spec_input *in, struct pool *p, const struct
     };
 
     const char *process = spec_selinux(in, p);
-    /* what pods may share is for all of them */
-    const char *label = process ? selinux_file(p, process, in->node, true) : NULL;
+    /* The pod's files are for all of its containers, which may have categories of their own. A
+     * volume is relabelled for this one (":Z"), as containerd and CRI-O do. */
+    const char *shared = process ? selinux_file(p, process, in->node, true) : NULL;
+    const char *label = process ? selinux_file(p, process, in->node, false) : NULL;
 
     t.v = pool_alloc(p, (16 + n_volumes + c->n_mounts + n_edits) * sizeof *t.v);
     t.asked = pool_alloc(p, (c->n_mounts + 1) * sizeof *t.asked);
     for (size_t i = 0; i < c->n_mounts; i++)
         t.asked[i] = spec_path_clean(p, c->mounts[i]->container_path);
     add_defaults(&t, &d);
-    add_pod_files(&t, in, p, label);
+    add_pod_files(&t, in, p, shared);
     for (size_t i = 0; i < n_volumes; i++) {
         const char *path = spec_path_clean(p, in->image->volumes[i]);
 

@@ -11,7 +11,6 @@
 #include "handlers/stats.h"
 #include "log.h"
 #include "mem.h"
-#include "proc/stats.h"
 #include "reactor/child.h"
 #include "reactor/pool.h"
 
@@ -55,6 +54,7 @@ struct gather {
     struct run *run;
     bool waiting;                    /* for the disk usage */
     bool begun;                      /* entry: the parts so far */
+    struct gather_sum sum;
     struct str reply, entry, part;
     struct pool pool;
     ev_timer timer;
@@ -69,6 +69,7 @@ static void gather_free(struct gather *g)
     free(g->items);
     free(g->usage);
     free(g->fds);
+    stats_deinit(&g->sum.stats);
     str_free(&g->fds_in);
     str_free(&g->reply);
     str_free(&g->entry);
@@ -337,6 +338,18 @@ void gather_entry(struct gather *g, const ProtobufCMessage *entry)
 {
     pack(&g->entry, entry);
     g->begun = true;
+    stats_deinit(&g->sum.stats);
+    memset(&g->sum, 0, sizeof g->sum);
+}
+
+void gather_drop(struct gather *g)
+{
+    g->begun = false;
+}
+
+struct gather_sum *gather_sum(struct gather *g)
+{
+    return &g->sum;
 }
 
 void gather_part(struct gather *g, unsigned number, const ProtobufCMessage *part)

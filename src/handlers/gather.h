@@ -10,6 +10,7 @@
 #define CRICKET_GATHER_H
 
 #include "handlers/objects.h"
+#include "proc/stats.h"
 
 struct gather;
 struct pool;
@@ -41,6 +42,13 @@ struct pool *gather_pool(struct gather *g);      /* empty again for the next ent
 void gather_entry(struct gather *g, const ProtobufCMessage *entry);
 /* A message in field `number` of the entry; nothing where that one was not begun. */
 void gather_part(struct gather *g, unsigned number, const ProtobufCMessage *part);
+void gather_drop(struct gather *g);              /* it will not be there after all */
+/* What the parts of an entry have added up; nothing when it begins. */
+struct gather_sum {
+    struct stats stats;
+    uint64_t pids;
+};
+struct gather_sum *gather_sum(struct gather *g);
 bool gather_get_fds(struct gather *g, const char *ctr_id, uint64_t *fds, uint64_t *sockets);
 
 #endif

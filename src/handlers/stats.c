@@ -288,19 +288,24 @@ static Runtime__V1__NetworkUsage *network(struct sandbox *s, struct pool *pool)
     return m;
 }
 
-static void add_sandbox(struct gather *g, const char *id)
+/* A pod may have a hundred containers: each is a part of the entry, in a slice of its own. On the wire
+ * a message in parts is the same as one in a piece. */
+enum { POD_LINUX = 2 };              /* PodSandboxStats.linux */
+
+static struct sandbox *ready_sandbox(struct gather *g, const char *id)
 {
     struct sandbox *s = sandbox_by_id(gather_handlers(g), id);
+
+    return s && s->visible && sandbox_is_ready(s) ? s : NULL;
+}
+
+static void add_sandbox(struct gather *g, const char *id)
+{
+    struct sandbox *s = ready_sandbox(g, id);
     struct pool *pool = gather_pool(g);
     Runtime__V1__PodSandboxStats *m;
-    Runtime__V1__LinuxPodSandboxStats *l;
-    struct stats pod = { 0 };
-    uint64_t pids = 0;
-    struct ctr *c;
-    size_t n = 0;
-    bool own;
 
-    if (!s || !s->visible || !sandbox_is_ready(s))
+    if (!s)
         return;
     m = make(pool, pod_sandbox_stats, PodSandboxStats);
     m->attributes = make(pool, pod_sandbox_attributes, PodSandboxAttributes);
@@ -308,25 +313,46 @@ static void add_sandbox(struct gather *g, const char *id)
     m->attributes->metadata = s->config->metadata;
     lend_map(m->attributes, s->config, labels);
     lend_map(m->attributes, s->config, annotations);
-    m->linux = l = make(pool, linux_pod_sandbox_stats, LinuxPodSandboxStats);
-    own = sandbox_has_own_cgroup(s);
-    list_each(c, &s->ctrs, struct ctr, in_sandbox)
-        n += c->visible;
-    l->containers = pool_alloc(pool, (n + 1) * sizeof(void *));
-    list_each(c, &s->ctrs, struct ctr, in_sandbox)
-        if (c->visible)
-            l->containers[l->n_containers++] = container(c, pool, own ? NULL : &pod, &pids);
-    if (own)
-        stats_read(s->rec->cgroup_parent, STATS_CPU | STATS_MEMORY | STATS_PSI, &pod);
-    l->cpu = cpu(pool, &pod, ctr_stats_get(&s->stats));
-    l->memory = memory(pool, &pod);
-    l->io = io(pool, &pod);
-    l->network = network(s, pool);
-    l->process = make(pool, process_usage, ProcessUsage);
-    l->process->timestamp = clock_stamp_ns();
-    l->process->process_count = u64(pool, pids);
     gather_entry(g, &m->base);
-    stats_deinit(&pod);
+}
+
+static void add_sandbox_container(struct gather *g, const char *id)
+{
+    struct ctr *c = ctr_by_id(gather_handlers(g), id);
+    Runtime__V1__LinuxPodSandboxStats l = RUNTIME__V1__LINUX_POD_SANDBOX_STATS__INIT;
+    struct gather_sum *sum = gather_sum(g);
+    Runtime__V1__ContainerStats *one;
+
+    if (!c || !c->visible)
+        return;
+    one = container(c, gather_pool(g), sandbox_has_own_cgroup(c->sandbox) ? NULL : &sum->stats,
+                    &sum->pids);
+    l.containers = &one;
+    l.n_containers = 1;
+    gather_part(g, POD_LINUX, &l.base);
+}
+
+static void end_sandbox(struct gather *g, const char *id)
+{
+    struct sandbox *s = ready_sandbox(g, id);
+    struct pool *pool = gather_pool(g);
+    struct gather_sum *sum = gather_sum(g);
+    Runtime__V1__LinuxPodSandboxStats l = RUNTIME__V1__LINUX_POD_SANDBOX_STATS__INIT;
+
+    if (!s) {                        /* went while its containers were looked at */
+        gather_drop(g);
+        return;
+    }
+    if (sandbox_has_own_cgroup(s))
+        stats_read(s->rec->cgroup_parent, STATS_CPU | STATS_MEMORY | STATS_PSI, &sum->stats);
+    l.cpu = cpu(pool, &sum->stats, ctr_stats_get(&s->stats));
+    l.memory = memory(pool, &sum->stats);
+    l.io = io(pool, &sum->stats);
+    l.network = network(s, pool);
+    l.process = make(pool, process_usage, ProcessUsage);
+    l.process->timestamp = clock_stamp_ns();
+    l.process->process_count = u64(pool, sum->pids);
+    gather_part(g, POD_LINUX, &l.base);
 }
 
 static void want_sandbox(struct gather *g, struct sandbox *s)
@@ -335,8 +361,11 @@ static void want_sandbox(struct gather *g, struct sandbox *s)
 
     gather_add(g, s->id);
     list_each(c, &s->ctrs, struct ctr, in_sandbox)
-        if (c->visible)
+        if (c->visible) {
+            gather_add_part(g, c->id, add_sandbox_container);
             gather_usage(g, c);
+        }
+    gather_add_part(g, s->id, end_sandbox);
 }
 
 void handle_pod_sandbox_stats(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)

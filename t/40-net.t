@@ -113,8 +113,17 @@ echo "$CNI_COMMAND" >> %s/hangs
 [ "$CNI_COMMAND" = ADD ] && exec sleep 9991
 exit 0
 """ % d.tmp)
-os.chmod(plugins + "/broken", 0o755)
-os.chmod(plugins + "/hangs", 0o755)
+with open(plugins + "/grumbles", "w") as f:
+    f.write("""#!/bin/sh
+cat >/dev/null
+case $CNI_COMMAND in
+ADD) echo '{"cniVersion":"1.0.0","ips":[{"address":"10.1.2.3/24"}]}' ;;
+CHECK) echo '{"cniVersion":"1.0.0","code":112,"msg":"not as I like it"}'; exit 1 ;;
+VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}' ;;
+esac
+""")
+for p in ("broken", "hangs", "grumbles"):
+    os.chmod(plugins + "/" + p, 0o755)
 chain = d.bridge()
 chain["name"] = "broken"
 chain["plugins"] = [chain["plugins"][0], {"type": "broken"}]
@@ -149,7 +158,21 @@ wait_until(lambda: os.path.exists(d.tmp + "/hangs") and "DEL" in open(d.tmp + "/
 wait_until(lambda: len(links()) == n, "the veth is undone")
 ok("sleep 9991" not in os.popen("ps ax -o args").read().splitlines(), "the plugin is killed")
 wait_until(lambda: not e.ListPodSandbox().items, "the pod is gone")
-like(e.log_text(), "level=info op=runp id=.* err='.*ran out of time", "no error of the daemon: the client's time was up")
+wait_until(lambda: re.search("level=info op=runp id=.* err='.* (ran out of time|was cancelled)'", e.log_text()),
+           "the log says that the client called it off: no error")
+
+# --- a plugin that is not content with what is there: bridge is not when the bridge has got another address
+# meanwhile, portmap (1.1.1) never where a pod has no IPv6
+with open(d.tmp + "/tmp.conflist", "w") as f:
+    json.dump({"cniVersion": "1.0.0", "name": "grumbles", "plugins": [{"type": "grumbles"}]}, f)
+os.rename(d.tmp + "/tmp.conflist", d.tmp + "/net2.d/10.conflist")
+wait_until(lambda: "grumbles" in str(e.Status(verbose=True).info), "the new config is loaded")
+p = e.runp("grumble")
+e.restart()
+wait_until(lambda: "op=check" in e.log_text(), "the attachment is checked after a restart")
+like(e.log_text(), "level=info op=check sandbox=%s err='.*not as I like it" % p, "what CHECK finds fault with is no warning")
+is_((e.pod_status(p).state, e.pod_status(p).network.ip), (pb.SANDBOX_READY, "10.1.2.3"), "the pod stays as it is")
+e.remove(p)
 
 # --- kill -9 and then stop: DEL with what was kept, although the config is gone
 p = d.runp("kept")

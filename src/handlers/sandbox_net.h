@@ -22,7 +22,7 @@ void net_attach_deinit(struct net_attach *n);
  */
 char **strv_of(char *const *v, size_t n);
 
-/* After a restart: CHECKs the attachments one after the other and logs what does not hold, changing
+/* After a restart: CHECKs the attachments one after the other and logs what a plugin finds, changing
  * nothing; then GC. */
 void net_check_all(struct handlers *h);
 void net_check_end(struct handlers *h);

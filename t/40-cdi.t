@@ -35,7 +35,7 @@ write(0, "gpu.json", {
                     {"path": "/dev/gpu0", "hostPath": "/dev/null", "fileMode": 0o640, "gid": 4711},
                     {"path": "/dev/dir/gpuctl", "hostPath": some, "permissions": "r", "fileMode": 0o666}]}},
                 {"name": "1", "containerEdits": {"env": ["GPU=1"]}},
-                {"name": "rdt", "containerEdits": {"intelRdt": {"closID": "gold"}}}]})
+                {"name": "rdt", "containerEdits": {"intelRdt": {"closID": "cricket-has-no-such"}}}]})
 write(1, "tool.yaml", """
 cdiVersion: "1.0.0"
 kind: test.vendor/tool
@@ -88,7 +88,10 @@ def refused(device, pattern, name):
 
 refused("test.vendor/gpu=7", "'test.vendor/gpu=7' is not found.*broken.yaml", "an unknown device, and the file that cannot be read")
 refused("gpu0", "'gpu0' is not of the form vendor/class=device", "a name that is none")
-refused("test.vendor/gpu=rdt", "intelRdt is not supported", "cache allocation")
+# what there is of it: t/46-resctrl.t
+c = create("rdt", "test.vendor/gpu=rdt")
+is_(d.info(c)["runtimeSpec"]["linux"]["intelRdt"], {"closID": "cricket-has-no-such"}, "intelRdt is taken, and shown")
+fails(d.StartContainer, "UNKNOWN|INTERNAL|INVALID_ARGUMENT", "intelRdt: (no resctrl is mounted|there is no group)", "but a start needs resctrl", container_id=c)
 write(1, "gpu.yaml", "cdiVersion: 1.0.0\nkind: test.vendor/gpu\ndevices:\n- {name: '1', containerEdits: {env: [GPU=other]}}\n")
 c = create("later", "test.vendor/gpu=1")
 d.StartContainer(container_id=c)

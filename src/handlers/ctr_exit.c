@@ -5,13 +5,15 @@
  * on disk: the acknowledgement leaves behind the store's commit, in ctr_acks_flush(). What is left
  * of the container's cgroup (its children, where the PID namespace is shared) is killed and the
  * cgroup removed, which may need a few tries: rmdir(2) fails with EBUSY until the last process has
- * been reaped. */
+ * been reaped. Then a worker removes what the container has in resctrl. */
 #include "handlers/ctr_op.h"
 
 #include "handlers/rpcs.h"
 #include "handlers/sandbox_op.h"
 #include "mem.h"
 #include "proc/cgroup.h"
+#include "proc/rdt.h"
+#include "reactor/child.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -26,13 +28,15 @@ void exit_wait_add(struct ctr *c, struct exit_wait *w, struct op *op)
     list_add_tail(&c->exit_waits, &w->l);
 }
 
-/* --- cgroups that are on their way out */
+/* --- cgroups, and places in resctrl, that are on their way out */
 
 struct sweep {
     struct list l;
     struct ev_timer timer;
     struct handlers *h;
-    char *path;
+    char id[ID_LEN + 1];             /* of the container */
+    char *path, *pod_dir;
+    struct child *worker;            /* the cgroup is gone; or NULL */
     int tries;
     double wait_s;
     struct list waits;               /* struct exit_wait */
@@ -54,7 +58,43 @@ static void sweep_free(struct sweep *w)
     ev_timer_stop(loop_ev(w->h->loop), &w->timer);
     list_del(&w->l);
     free(w->path);
+    free(w->pod_dir);
     free(w);
+}
+
+static void on_resctrl(void *arg, int status)
+{
+    struct sweep *w = arg;
+
+    if (status)
+        log_warn("op=sweep ctr=%s err='its groups in resctrl cannot be removed (exit status %d)', "
+                 "left for its removal or the next start", w->id, status);
+    else
+        rdt_forget(w->pod_dir, w->id);
+    sweep_free(w);
+}
+
+/* The end: or, where the container has a place in resctrl, when that is gone. */
+static void sweep_resctrl(struct sweep *w)
+{
+    struct child_opts o = CHILD_OPTS_INIT;
+    struct err err = ERR_INIT;
+    struct rdt_place p;
+    int r = -1;
+
+    if (rdt_read(w->pod_dir, w->id, &p)) {
+        char *argv[] = { w->h->worker_path, (char *)(uintptr_t)"resctrl", p.root, p.dirs[0],
+                         p.dirs[1], NULL };
+
+        o.path = w->h->worker_path;
+        o.argv = argv;
+        r = child_spawn(w->h->loop, &o, on_resctrl, w, &w->worker, &err);
+        if (r < 0)
+            log_warn("op=sweep ctr=%s err='%s', left for the next start", w->id, err.text);
+        rdt_place_deinit(&p);
+    }
+    if (r < 0)
+        sweep_free(w);
 }
 
 static void sweep_try(struct sweep *w)
@@ -67,7 +107,7 @@ static void sweep_try(struct sweep *w)
     if (r != -EBUSY || ++w->tries >= SWEEP_TRIES) {
         if (r < 0)
             log_warn("op=sweep cgroup='%s' err='%s', left for the next start", w->path, err.text);
-        sweep_free(w);
+        sweep_resctrl(w);
         return;
     }
     w->wait_s = w->wait_s * 2 < SWEEP_MAX_MS / 1e3 ? w->wait_s * 2 : SWEEP_MAX_MS / 1e3;
@@ -86,25 +126,27 @@ static void on_sweep(struct ev_loop *ev, struct ev_timer *t, int revents)
     sweep_try(w);
 }
 
-void cgroup_sweep(struct handlers *h, const char *path)
+void ctr_sweep(struct ctr *c)
 {
     struct sweep *w = mem_new(struct sweep);
 
-    w->h = h;
-    w->path = mem_strdup(path);
+    w->h = c->h;
+    memcpy(w->id, c->id, sizeof w->id);
+    w->path = mem_strdup(c->rec->cgroup_path);
+    w->pod_dir = mem_strdup(c->sandbox->dir);
     list_init(&w->waits);
     w->wait_s = SWEEP_FIRST_MS / 2e3;
-    list_add_tail(&h->sweeps, &w->l);
+    list_add_tail(&c->h->sweeps, &w->l);
     ev_timer_init(&w->timer, on_sweep, 0., 0.);
     sweep_try(w);
 }
 
-bool cgroup_sweep_wait(struct handlers *h, const char *path, struct exit_wait *e, struct op *op)
+bool ctr_sweep_wait(struct ctr *c, struct exit_wait *e, struct op *op)
 {
     struct sweep *w;
 
-    list_each(w, &h->sweeps, struct sweep, l) {
-        if (strcmp(w->path, path) != 0)
+    list_each(w, &c->h->sweeps, struct sweep, l) {
+        if (strcmp(w->id, c->id) != 0)
             continue;
         e->op = op;
         list_add_tail(&w->waits, &e->l);
@@ -113,12 +155,15 @@ bool cgroup_sweep_wait(struct handlers *h, const char *path, struct exit_wait *e
     return false;
 }
 
-void cgroup_sweeps_end(struct handlers *h)
+void ctr_sweeps_end(struct handlers *h)
 {
     struct sweep *w;
 
     list_each(w, &h->sweeps, struct sweep, l) {
-        (void)cgroup_remove(w->path, NULL);
+        if (w->worker)
+            child_disown(w->worker);
+        else
+            (void)cgroup_remove(w->path, NULL);
         sweep_free(w);
     }
 }
@@ -188,7 +233,7 @@ void ctr_set_exited(struct ctr *c, const struct ctr_exit *x)
     log_info("op=exit ctr=%s sandbox=%.13s name='%s' code=%d reason=%s", c->id, c->sandbox->id,
              c->config->metadata->name, x->code, c->rec->reason);
     if (c->rec->cgroup_path[0])
-        cgroup_sweep(c->h, c->rec->cgroup_path);
+        ctr_sweep(c);
     if (c->visible)
         event_ctr(c, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
     wake_all(&c->exit_waits);

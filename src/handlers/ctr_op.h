@@ -43,11 +43,12 @@ void ctr_on_exit(struct handlers *h, struct sandbox *s, const struct link_exit *
 /* Tells the supervisors of exits that are on record now. Runs behind the store's commit. */
 void ctr_acks_flush(void *handlers);
 
-/* Kills what is left in a cgroup and removes it, trying again for a while. Takes a copy of path. */
-void cgroup_sweep(struct handlers *h, const char *path);
+/* Kills what is left in the container's cgroup and removes it, trying again for a while; then what
+ * it has in resctrl. The container may go meanwhile. */
+void ctr_sweep(struct ctr *c);
 /* True: that still goes on, and w's operation is woken when it is over. */
-bool cgroup_sweep_wait(struct handlers *h, const char *path, struct exit_wait *w, struct op *op);
-void cgroup_sweeps_end(struct handlers *h);
+bool ctr_sweep_wait(struct ctr *c, struct exit_wait *w, struct op *op);
+void ctr_sweeps_end(struct handlers *h);
 
 /* Ends the execs and attaches of a container, the port-forwards of a sandbox. */
 void ctr_end_execs(struct ctr *c);

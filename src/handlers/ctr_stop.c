@@ -350,21 +350,20 @@ static int remove_mark(struct op *op, enum wake why)
     return stop_insist(op, why);
 }
 
-/* With the record goes the last that knows of the cgroup. */
+/* With the record goes the last that knows of the cgroup, and of what is in resctrl. */
 static int remove_cgroup(struct op *op, enum wake why)
 {
     struct ctr_op *o = ctr_op_of(op);
     struct ctr *c = o->c;
-    const char *path = c->rec->cgroup_path;
 
     (void)why;
-    if (!path[0])
+    if (!c->rec->cgroup_path[0])
         return 0;
     exit_wait_end(&o->exit);
-    if (cgroup_sweep_wait(c->h, path, &o->exit, op))
+    if (ctr_sweep_wait(c, &o->exit, op))
         return op_wait(op, 0);
-    cgroup_sweep(c->h, path);
-    return cgroup_sweep_wait(c->h, path, &o->exit, op) ? op_wait(op, 0) : 0;
+    ctr_sweep(c);
+    return ctr_sweep_wait(c, &o->exit, op) ? op_wait(op, 0) : 0;
 }
 
 static int remove_commit(struct op *op, enum wake why)

@@ -277,7 +277,7 @@ struct handlers *handlers_free(struct handlers *h)
     runtimes_end(h);
     h->seccomp = seccomp_free(h->seccomp);
     h->stats = stats_state_free(h->stats);
-    cgroup_sweeps_end(h);
+    ctr_sweeps_end(h);
     if (h->store)
         loop_settle(h->loop);
     while (h->sandboxes.n)

@@ -18,6 +18,7 @@
 #include "handlers/sandbox_op.h"
 #include "mem.h"
 #include "proc/cgroup.h"
+#include "proc/rdt.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -203,6 +204,7 @@ static void remove_pod_dir(const char *dir)
             (void)remove(p);
         }
     }
+    rdt_remove_all(dir);
     sandbox_drop_bundles(dir);
     if (remove(dir) < 0 && errno != ENOENT)
         log_warn("op=recover path='%s' err='%s'", dir, strerror(errno));
@@ -247,7 +249,7 @@ static void settle_sandbox(struct recovery *r, struct sandbox *s)
             ctr_remove_start(c, finish_removed, r);
         } else if (c->rec->state == CRICKET__STATE__CONTAINER__STATE__EXITED &&
                    c->rec->cgroup_path[0]) {
-            cgroup_sweep(s->h, c->rec->cgroup_path);
+            ctr_sweep(c);
         }
     }
     if (s->rec->state == CRICKET__STATE__SANDBOX__STATE__MAKING ||

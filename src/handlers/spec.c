@@ -147,6 +147,7 @@ static int build(const struct spec_input *in, struct spec *s, struct err *err)
     plan->process.stdin_once = c->stdin_once;
     spec_build_mounts(in, s->pool, s->cdi, plan);
     spec_build_netdevs(s->pool, s->cdi, plan);
+    spec_build_rdt(s->pool, s->cdi, plan);
     return 0;
 }
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hooks and network interfaces of CDI devices: as config.json has them, and in the plan.
+/* Hooks, network interfaces and intelRdt of CDI devices: as config.json has them, and in the plan.
  *
  * A hook gets the container's state on stdin and finds config.json in the bundle that the state
  * names; both are written out here, but for the status and the process number, which cricket-pod
  * adds when it runs the hook (pod/hooks.c). */
 #include "handlers/spec_impl.h"
 #include "mem.h"
+#include "str.h"
 
 #include <errno.h>
 #include <string.h>
@@ -69,6 +70,63 @@ void spec_build_netdevs(struct pool *p, const struct cdi_edits *e, struct plan *
         v[i] = (struct plan_pair){ e->netdevs[i].host, e->netdevs[i].name };
     plan->netdevs = v;
     plan->n_netdevs = e->n_netdevs;
+}
+
+json_t *spec_rdt_json(const struct cdi_rdt *t)
+{
+    json_t *o = json_object();
+
+    if (t->clos)
+        json_object_set_new(o, "closID", spec_json_text(t->clos));
+    if (t->l3)
+        json_object_set_new(o, "l3CacheSchema", spec_json_text(t->l3));
+    if (t->mb)
+        json_object_set_new(o, "memBwSchema", spec_json_text(t->mb));
+    if (t->schemata && t->schemata[0])
+        json_object_set_new(o, "schemata", spec_json_texts(t->schemata));
+    if (t->monitoring)
+        json_object_set_new(o, "enableMonitoring", json_true());
+    if (t->cmt)
+        json_object_set_new(o, "enableCMT", json_true());
+    if (t->mbm)
+        json_object_set_new(o, "enableMBM", json_true());
+    return o;
+}
+
+/* l3CacheSchema, then memBwSchema. A line of bandwidth in the first has no say beside the second. */
+static char *rdt_schema(struct pool *p, const struct cdi_rdt *t)
+{
+    auto_str struct str s = STR_INIT;
+
+    for (const char *l = t->l3; l && *l;) {
+        size_t n = strcspn(l, "\n");
+
+        if (n && !(t->mb && strncmp(l, "MB:", 3) == 0))
+            str_printf(&s, "%.*s\n", (int)n, l);
+        l += n + (l[n] == '\n');
+    }
+    if (t->mb)
+        str_printf(&s, "%s\n", t->mb);
+    return s.len ? pool_strdup(p, s.p) : NULL;
+}
+
+void spec_build_rdt(struct pool *p, const struct cdi_edits *e, struct plan *plan)
+{
+    const struct cdi_rdt *t = e ? e->rdt : NULL;
+    auto_str struct str more = STR_INIT;
+    struct plan_rdt *r;
+
+    if (!t)
+        return;
+    for (char **v = t->schemata; v && *v; v++)
+        str_printf(&more, "%s\n", *v);
+    r = pool_alloc(p, sizeof *r);
+    *r = (struct plan_rdt){
+        .group = t->clos, .schema = rdt_schema(p, t),
+        .schemata = more.len ? pool_strdup(p, more.p) : NULL,
+        .monitor = t->monitoring || t->cmt || t->mbm, .need_cmt = t->cmt, .need_mbm = t->mbm,
+    };
+    plan->rdt = r;
 }
 
 static enum plan_hook_kind kind_of(const char *name)

@@ -79,8 +79,10 @@ json_t *spec_json_texts(char *const *v);
 /* spec_hooks.c: of CDI devices, as config.json has them; NULL for none. */
 json_t *spec_hooks_json(const struct cdi_edits *e);
 json_t *spec_netdevs_json(const struct cdi_edits *e);
-/* plan.netdevs */
+json_t *spec_rdt_json(const struct cdi_rdt *t);
+/* plan.netdevs, plan.rdt */
 void spec_build_netdevs(struct pool *p, const struct cdi_edits *e, struct plan *plan);
+void spec_build_rdt(struct pool *p, const struct cdi_edits *e, struct plan *plan);
 
 /* spec_cdi.c. *ret: NULL when the request names no device; free with cdi_edits_free(). */
 int spec_cdi(const container_config *c, const Runtime__V1__PodSandboxConfig *sandbox,

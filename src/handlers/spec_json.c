@@ -315,6 +315,8 @@ json_t *spec_json(const struct spec *s, const char *cgroup_path, const char *net
                         json_string(propagation[p->rootfs_propagation]));
     if (s->cdi && s->cdi->n_netdevs)
         json_object_set_new(linux_, "netDevices", spec_netdevs_json(s->cdi));
+    if (s->cdi && s->cdi->rdt)
+        json_object_set_new(linux_, "intelRdt", spec_rdt_json(s->cdi->rdt));
     json_object_set_new(o, "linux", linux_);
     if (s->cdi && s->cdi->n_hooks)
         json_object_set_new(o, "hooks", spec_hooks_json(s->cdi));

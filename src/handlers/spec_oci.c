@@ -136,8 +136,9 @@ int spec_oci_config(const struct spec *s, const char *cgroup_path, const char *b
     json_object_set_new(o, "process", process(&p->process));
     json_object_del(o, "annotations");
     point(p, json_object_get(o, "mounts"), bundle);
-    /* moved by cricket-pod: a runtime that does not know them would pass them over */
+    /* done by cricket-pod: a runtime that does not know them would pass them over */
     json_object_del(linux_, "netDevices");
+    json_object_del(linux_, "intelRdt");
     json_object_set_new(linux_, "namespaces", namespaces(p, bundle));
     json_object_set_new(linux_, "rootfsPropagation",
                         json_string(propagation[p->rootfs_propagation]));

@@ -423,8 +423,8 @@ void sandbox_drop_bundles(const char *dir)
 
 int down_files(struct op *op, enum wake why)
 {
-    static const char *const names[] = { "hostname", "hosts", "resolv.conf",
-                                         "netns",    "sock",  "exits" };
+    static const char *const names[] = { "hostname", "hosts", "resolv.conf", "netns",
+                                         "sock",     "exits", "resctrl" };
     struct sandbox *s = sandbox_op_of(op)->s;
 
     (void)why;

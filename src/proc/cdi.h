@@ -4,8 +4,8 @@
  * (*.json, *.yaml) lie in directories, of which a later one wins over an earlier one.
  *
  * A file that cannot be read or says something wrong provides no device; it is named when the
- * device that was asked for is not found elsewhere. What we cannot do (intelRdt) is an error where a
- * container asks for it. Reads small local files, nothing is executed here. */
+ * device that was asked for is not found elsewhere. Reads small local files, nothing is executed
+ * here. */
 #ifndef CRICKET_CDI_H
 #define CRICKET_CDI_H
 
@@ -45,6 +45,13 @@ struct cdi_netdev {
     char *host, *name;               /* of a network interface on the host, in the container */
 };
 
+struct cdi_rdt {                     /* intelRdt */
+    char *clos;                      /* closID; NULL: none, "/": the default group */
+    char *l3, *mb;                   /* l3CacheSchema, memBwSchema; NULL: none */
+    char **schemata;                 /* NULL terminated, or NULL: none */
+    bool monitoring, cmt, mbm;       /* enable... */
+};
+
 struct cdi_edits {
     char **env;                      /* "NAME=value"; NULL terminated */
     size_t n_env;
@@ -56,6 +63,7 @@ struct cdi_edits {
     size_t n_hooks;
     struct cdi_netdev *netdevs;
     size_t n_netdevs;
+    struct cdi_rdt *rdt;             /* the last one that there is, or NULL */
     gid_t *gids;
     size_t n_gids;
 };

@@ -13,15 +13,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <unistd.h>
-
-struct ctx {
-    const char *file;
-    struct cdi_edits *ret;           /* NULL: check only */
-    struct err *err;
-};
-
-#define fail(x, node, fmt, ...) cdi_fail((x)->file, node, (x)->err, fmt, ##__VA_ARGS__)
 
 int cdi_text(const char *file, const struct ynode *node, const char **ret, struct err *err)
 {
@@ -33,7 +24,7 @@ int cdi_text(const char *file, const struct ynode *node, const char **ret, struc
     return 0;
 }
 
-static int set_text(const struct ctx *x, const struct ynode *node, char **ret)
+int cdi_set_text(const struct cdi_ctx *x, const struct ynode *node, char **ret)
 {
     const char *s = "";
     int r = cdi_text(x->file, node, &s, x->err);
@@ -45,16 +36,16 @@ static int set_text(const struct ctx *x, const struct ynode *node, char **ret)
     return r;
 }
 
-static int set_path(const struct ctx *x, const struct ynode *node, char **ret)
+static int set_path(const struct cdi_ctx *x, const struct ynode *node, char **ret)
 {
-    int r = set_text(x, node, ret);
+    int r = cdi_set_text(x, node, ret);
 
     if (r == 0 && ((*ret)[0] != '/' || strlen(*ret) >= PATH_MAX))
         return fail(x, node, "%s '%.200s' is not an absolute path", node->key, *ret);
     return r;
 }
 
-static int set_number(const struct ctx *x, const struct ynode *node, int64_t max, int64_t *ret)
+static int set_number(const struct cdi_ctx *x, const struct ynode *node, int64_t max, int64_t *ret)
 {
     char *end = NULL;
     long long v = 0;
@@ -71,7 +62,7 @@ static int set_number(const struct ctx *x, const struct ynode *node, int64_t max
 }
 
 /* A list of texts; replaces *ret. */
-static int set_list(const struct ctx *x, const struct ynode *node, char ***ret)
+int cdi_set_list(const struct cdi_ctx *x, const struct ynode *node, char ***ret)
 {
     size_t n = 0;
     int r = 0;
@@ -82,7 +73,7 @@ static int set_list(const struct ctx *x, const struct ynode *node, char ***ret)
         return fail(x, node, "%s must be a list, not %s", node->key, ynode_kind_name(node->kind));
     char **v = mem_array(ynode_count(node) + 1, sizeof *v);
     for (const struct ynode *c = node->first; c && r == 0; c = c->next)
-        r = set_text(x, c, &v[n++]);
+        r = cdi_set_text(x, c, &v[n++]);
     for (char **old = *ret; old && *old; old++)
         free(*old);
     free(*ret);
@@ -96,8 +87,8 @@ static bool is_key(const struct ynode *node, const char *key)
 }
 
 /* Calls fn for each map in a list. */
-static int each_map(const struct ctx *x, const struct ynode *node,
-                    int (*fn)(const struct ctx *x, const struct ynode *map))
+static int each_map(const struct cdi_ctx *x, const struct ynode *node,
+                    int (*fn)(const struct cdi_ctx *x, const struct ynode *map))
 {
     int r = 0;
 
@@ -120,7 +111,7 @@ static void device_deinit(struct cdi_device *d)
     free(d->host_path);
 }
 
-static int device_type(const struct ctx *x, const struct ynode *node, mode_t *ret)
+static int device_type(const struct cdi_ctx *x, const struct ynode *node, mode_t *ret)
 {
     const char *s = "";
     int r = cdi_text(x->file, node, &s, x->err);
@@ -138,7 +129,7 @@ static int device_type(const struct ctx *x, const struct ynode *node, mode_t *re
     return 0;
 }
 
-static int device_permissions(const struct ctx *x, const struct ynode *node, char ret[static 4])
+static int device_permissions(const struct cdi_ctx *x, const struct ynode *node, char ret[static 4])
 {
     const char *s = "";
     int r = cdi_text(x->file, node, &s, x->err);
@@ -151,7 +142,7 @@ static int device_permissions(const struct ctx *x, const struct ynode *node, cha
     return 0;
 }
 
-static int device_member(const struct ctx *x, const struct ynode *m, struct cdi_device *d,
+static int device_member(const struct cdi_ctx *x, const struct ynode *m, struct cdi_device *d,
                          bool *numbers)
 {
     int64_t v = 0;
@@ -180,7 +171,7 @@ static int device_member(const struct ctx *x, const struct ynode *m, struct cdi_
 }
 
 /* What the spec leaves open is as on the host. */
-static int device_look(const struct ctx *x, const struct ynode *map, struct cdi_device *d,
+static int device_look(const struct cdi_ctx *x, const struct ynode *map, struct cdi_device *d,
                        bool numbers)
 {
     struct stat st;
@@ -210,7 +201,7 @@ known:
     return 0;
 }
 
-static int device(const struct ctx *x, const struct ynode *map)
+static int device(const struct cdi_ctx *x, const struct ynode *map)
 {
     struct cdi_device d = { .mode = (mode_t)-1, .permissions = "rwm", .uid = -1, .gid = -1 };
     bool numbers = false;
@@ -235,7 +226,7 @@ static int device(const struct ctx *x, const struct ynode *map)
 
 /* --- mounts, hooks, and the rest */
 
-static char **free_list(char **list)
+char **cdi_free_list(char **list)
 {
     for (char **p = list; p && *p; p++)
         free(*p);
@@ -248,23 +239,23 @@ static void mount_deinit(struct cdi_mount *m)
     free(m->host_path);
     free(m->container_path);
     free(m->type);
-    free_list(m->options);
+    cdi_free_list(m->options);
 }
 
-static int mount_member(const struct ctx *x, const struct ynode *m, struct cdi_mount *t)
+static int mount_member(const struct cdi_ctx *x, const struct ynode *m, struct cdi_mount *t)
 {
     if (is_key(m, "hostPath"))
-        return set_text(x, m, &t->host_path);
+        return cdi_set_text(x, m, &t->host_path);
     if (is_key(m, "containerPath"))
         return set_path(x, m, &t->container_path);
     if (is_key(m, "type"))
-        return set_text(x, m, &t->type);
+        return cdi_set_text(x, m, &t->type);
     if (is_key(m, "options"))
-        return set_list(x, m, &t->options);
+        return cdi_set_list(x, m, &t->options);
     return fail(x, m, "unknown key '%.80s' of a mount", m->key);
 }
 
-static int mount(const struct ctx *x, const struct ynode *map)
+static int mount(const struct cdi_ctx *x, const struct ynode *map)
 {
     struct cdi_mount t = { 0 };
     int r = 0;
@@ -294,22 +285,22 @@ static void hook_deinit(struct cdi_hook *h)
 {
     free(h->name);
     free(h->path);
-    free_list(h->args);
-    free_list(h->env);
+    cdi_free_list(h->args);
+    cdi_free_list(h->env);
 }
 
-static int hook_member(const struct ctx *x, const struct ynode *m, struct cdi_hook *h)
+static int hook_member(const struct cdi_ctx *x, const struct ynode *m, struct cdi_hook *h)
 {
     int r;
 
     if (is_key(m, "hookName"))
-        return set_text(x, m, &h->name);
+        return cdi_set_text(x, m, &h->name);
     if (is_key(m, "path"))
         return set_path(x, m, &h->path);
     if (is_key(m, "args"))
-        return set_list(x, m, &h->args);
+        return cdi_set_list(x, m, &h->args);
     if (is_key(m, "env"))
-        return set_list(x, m, &h->env);
+        return cdi_set_list(x, m, &h->env);
     if (is_key(m, "timeout")) {
         if ((r = set_number(x, m, INT32_MAX / 1000, &h->timeout_ms)) == 0 && !h->timeout_ms)
             r = fail(x, m, "timeout of a hook must be above 0");
@@ -319,7 +310,7 @@ static int hook_member(const struct ctx *x, const struct ynode *m, struct cdi_ho
     return fail(x, m, "unknown key '%.80s' of a hook", m->key);
 }
 
-static int check_env(const struct ctx *x, const struct ynode *node, char *const *v)
+static int check_env(const struct cdi_ctx *x, const struct ynode *node, char *const *v)
 {
     for (; v && *v; v++)
         if (!strchr(*v, '=') || (*v)[0] == '=')
@@ -327,7 +318,7 @@ static int check_env(const struct ctx *x, const struct ynode *node, char *const 
     return 0;
 }
 
-static int hook(const struct ctx *x, const struct ynode *map)
+static int hook(const struct cdi_ctx *x, const struct ynode *map)
 {
     static const char *const names[] = { "prestart", "createRuntime", "createContainer",
                                          "startContainer", "poststart", "poststop" };
@@ -365,9 +356,9 @@ static void netdev_deinit(struct cdi_netdev *d)
 }
 
 /* What the kernel takes for a name. */
-static int set_interface(const struct ctx *x, const struct ynode *node, char **ret)
+static int set_interface(const struct cdi_ctx *x, const struct ynode *node, char **ret)
 {
-    int r = set_text(x, node, ret);
+    int r = cdi_set_text(x, node, ret);
     size_t n = r == 0 ? strlen(*ret) : 0;
 
     if (r == 0 && (n == 0 || n >= IF_NAMESIZE || strpbrk(*ret, "/: \t\n\v\f\r") ||
@@ -376,7 +367,7 @@ static int set_interface(const struct ctx *x, const struct ynode *node, char **r
     return r;
 }
 
-static int netdev_member(const struct ctx *x, const struct ynode *m, struct cdi_netdev *d)
+static int netdev_member(const struct cdi_ctx *x, const struct ynode *m, struct cdi_netdev *d)
 {
     if (is_key(m, "hostInterfaceName"))
         return set_interface(x, m, &d->host);
@@ -385,7 +376,7 @@ static int netdev_member(const struct ctx *x, const struct ynode *m, struct cdi_
     return fail(x, m, "unknown key '%.80s' of a network device", m->key);
 }
 
-static int netdev(const struct ctx *x, const struct ynode *map)
+static int netdev(const struct cdi_ctx *x, const struct ynode *map)
 {
     struct cdi_netdev d = { 0 };
     int r = 0;
@@ -413,26 +404,16 @@ static int netdev(const struct ctx *x, const struct ynode *map)
     return 0;
 }
 
-/* Not done: there was no machine to try it on. */
-static int intel_rdt(const struct ctx *x, const struct ynode *node)
-{
-    if (!x->ret)
-        return 0;
-    return fail(x, node, "intelRdt is not supported%s",
-                access("/sys/fs/resctrl/schemata", F_OK) < 0 ?
-                    ", and this node has no resctrl file system" : "");
-}
-
-static int env(const struct ctx *x, const struct ynode *node)
+static int env(const struct cdi_ctx *x, const struct ynode *node)
 {
     char **v = NULL;
-    int r = set_list(x, node, &v);
+    int r = cdi_set_list(x, node, &v);
     size_t n = 0;
 
     if (r == 0)
         r = check_env(x, node, v);
     if (r < 0 || !x->ret) {
-        free_list(v);
+        cdi_free_list(v);
         return r;
     }
     while (v && v[n])
@@ -446,7 +427,7 @@ static int env(const struct ctx *x, const struct ynode *node)
     return 0;
 }
 
-static int gids(const struct ctx *x, const struct ynode *node)
+static int gids(const struct cdi_ctx *x, const struct ynode *node)
 {
     int r = 0;
 
@@ -469,7 +450,7 @@ static int gids(const struct ctx *x, const struct ynode *node)
 int cdi_edits_parse(const char *file, const struct ynode *node, struct cdi_edits *ret,
                     struct err *err)
 {
-    const struct ctx x = { file, ret, err };
+    const struct cdi_ctx x = { file, ret, err };
     int r = 0;
 
     if (node->kind == YNODE_NULL)
@@ -490,7 +471,7 @@ int cdi_edits_parse(const char *file, const struct ynode *node, struct cdi_edits
         else if (is_key(m, "netDevices"))
             r = each_map(&x, m, netdev);
         else if (is_key(m, "intelRdt"))
-            r = intel_rdt(&x, m);
+            r = cdi_intel_rdt(&x, m);
         else
             r = fail(&x, m, "unknown key '%.80s' of containerEdits", m->key);
     }
@@ -509,7 +490,8 @@ struct cdi_edits *cdi_edits_free(struct cdi_edits *e)
         hook_deinit(&e->hooks[i]);
     for (size_t i = 0; i < e->n_netdevs; i++)
         netdev_deinit(&e->netdevs[i]);
-    free_list(e->env);
+    cdi_rdt_free(e->rdt);
+    cdi_free_list(e->env);
     free(e->netdevs);
     free(e->devices);
     free(e->mounts);

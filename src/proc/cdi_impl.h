@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between cdi.c (directories, files, devices) and cdi_edits.c (what containerEdits say). */
+/* Between cdi.c (directories, files, devices), cdi_edits.c (what containerEdits say) and cdi_rdt.c
+ * (intelRdt among them). */
 #ifndef CRICKET_CDI_IMPL_H
 #define CRICKET_CDI_IMPL_H
 
@@ -16,5 +17,20 @@
 int cdi_edits_parse(const char *file, const struct ynode *node, struct cdi_edits *ret,
                     struct err *err);
 int cdi_text(const char *file, const struct ynode *node, const char **ret, struct err *err);
+
+struct cdi_ctx {
+    const char *file;
+    struct cdi_edits *ret;           /* NULL: check only */
+    struct err *err;
+};
+#define fail(x, node, fmt, ...) cdi_fail((x)->file, node, (x)->err, fmt, ##__VA_ARGS__)
+
+/* Both replace *ret. */
+int cdi_set_text(const struct cdi_ctx *x, const struct ynode *node, char **ret);
+int cdi_set_list(const struct cdi_ctx *x, const struct ynode *node, char ***ret);
+char **cdi_free_list(char **list);
+
+int cdi_intel_rdt(const struct cdi_ctx *x, const struct ynode *node);
+struct cdi_rdt *cdi_rdt_free(struct cdi_rdt *t);
 
 #endif

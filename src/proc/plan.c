@@ -234,6 +234,18 @@ static void put_hooks(struct str *s, const struct plan *p, struct wire_plan *w)
     w->state = flat_string(s, p->state);
 }
 
+static void put_rdt(struct str *s, const struct plan_rdt *r, struct wire_plan *w)
+{
+    if (!r)
+        return;
+    w->file.need = WIRE_NEED_RDT;
+    w->rdt_flags = WIRE_RDT | (r->monitor ? WIRE_RDT_MON : 0) | (r->need_cmt ? WIRE_RDT_CMT : 0) |
+                   (r->need_mbm ? WIRE_RDT_MBM : 0);
+    w->rdt_group = flat_string(s, r->group);
+    w->rdt_schema = flat_string(s, r->schema);
+    w->rdt_schemata = flat_string(s, r->schemata);
+}
+
 struct wire_arr flat_pairs(struct str *s, const struct plan_pair *p, size_t n)
 {
     return put_pairs(s, p, n);
@@ -274,6 +286,7 @@ int plan_encode(const struct plan *p, int *ret_fd, struct err *err)
     w.masked = put_strings(&s, p->masked, p->n_masked, false);
     w.readonly = put_strings(&s, p->readonly, p->n_readonly, false);
     put_hooks(&s, p, &w);
+    put_rdt(&s, p->rdt, &w);
     memcpy(s.p, &w, sizeof w);
     return flat_finish(&s, WIRE_PLAN_CTR, "cricket-plan", ret_fd, err);
 }

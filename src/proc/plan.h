@@ -86,6 +86,15 @@ struct plan_hook {
     uint32_t timeout_ms;             /* above 0 */
 };
 
+/* The container's place in resctrl: intelRdt of the OCI runtime-spec. */
+struct plan_rdt {
+    const char *group;               /* closID; NULL: one of its own, "/": the default group */
+    const char *schema;              /* l3CacheSchema and memBwSchema, a line each; NULL: none */
+    const char *schemata;            /* what is written behind them; NULL: none */
+    bool monitor;                    /* a monitoring group of its own */
+    bool need_cmt, need_mbm;         /* which is of no use where nothing counts that */
+};
+
 enum plan_pidns { PLAN_PID_POD, PLAN_PID_OWN, PLAN_PID_HOST, PLAN_PID_TARGET };
 
 /* What both a container's first process and a process exec'ed into it have. */
@@ -147,6 +156,7 @@ struct plan {
     const char *bundle, *config, *state;
     const struct plan_pair *netdevs; /* key: a network interface of the host, value: in the pod */
     size_t n_netdevs;
+    const struct plan_rdt *rdt;      /* NULL: none */
 };
 
 /* Where cricket-pod has what config.json names (pod/oci.c). Caller frees. */

@@ -75,7 +75,12 @@ static void test_resolve(void)
                          "    - {path: /dev/pipe, type: p}\n"
                          "    mounts:\n    - {hostPath: tmpfs, containerPath: /t, type: tmpfs}\n"
                          "    netDevices:\n    - {hostInterfaceName: eth7, name: net1}\n"
-                         "    - {hostInterfaceName: eth8}\n");
+                         "    - {hostInterfaceName: eth8}\n"
+                         "    intelRdt: {closID: gold, enableCMT: true, memBwSchema: \"MB:0=10\"}\n"
+                         "- name: rdt\n  containerEdits:\n"
+                         "    intelRdt:\n      closID: \"\"\n      l3CacheSchema: \"L3:0=f\"\n"
+                         "      schemata: [\"L2:0=1\", \"L3:0=3\"]\n      enableMonitoring: true\n"
+                         "      enableMBM: false\n");
     struct cdi_edits *e = resolve("vendor.com/gpu=0", "vendor.com/gpu=1", &err);
     if (!ok(e, "two devices of a JSON spec: %s", err.text))
         return;
@@ -122,6 +127,18 @@ static void test_resolve(void)
         is_str(e->netdevs[0].host, "eth7", "one of the host");
         is_str(e->netdevs[0].name, "net1", "with a name in the container");
         is_str(e->netdevs[1].name, "eth8", "another keeps its name");
+        is_str(e->rdt ? e->rdt->clos : NULL, "gold", "a group of resctrl");
+        is_str(e->rdt->mb, "MB:0=10", "its bandwidth");
+        ok(e->rdt->cmt && !e->rdt->mbm && !e->rdt->monitoring && !e->rdt->l3 && !e->rdt->schemata,
+           "and what else it says");
+    }
+    cdi_edits_free(e);
+    e = resolve("vendor.com/nic=eth.0", "vendor.com/nic=rdt", &err);
+    if (ok(e && e->rdt, "two devices with intelRdt: %s", err.text)) {
+        ok(!e->rdt->clos && !e->rdt->mb && !e->rdt->cmt, "the last one has replaced the first");
+        is_str(e->rdt->l3, "L3:0=f", "its cache");
+        is_str(e->rdt->schemata[1], "L3:0=3", "its schemata");
+        ok(e->rdt->monitoring && !e->rdt->mbm, "monitoring");
     }
     cdi_edits_free(e);
     e = NULL;
@@ -234,7 +251,20 @@ static void test_broken(void)
            "timeout must be a number");
     broken(ONE("{additionalGids: [-1]}"), "must be a number");
     broken(ONE("{additionalGids: 1}"), "additionalGids must be a list");
-    broken(ONE("{intelRdt: {closID: x}}"), "intelRdt is not supported");
+    broken(ONE("{intelRdt: x}"), "intelRdt must be a map");
+    broken(ONE("{intelRdt: {closID: a/b}}"), "closID 'a/b' is no name of a resctrl group");
+    broken(ONE("{intelRdt: {closID: ..}}"), "closID '..' is no name");
+    broken(ONE("{intelRdt: {closID: info}}"), "closID 'info' is no name");
+    broken(ONE("{intelRdt: {closID: mon_groups}}"), "closID 'mon_groups' is no name");
+    broken(ONE("{intelRdt: {closID: \"a\\nb\"}}"), "is no name of a resctrl group");
+    broken(ONE("{intelRdt: {memBwSchema: \"L3:0=f\"}}"), "memBwSchema 'L3:0=f' is not one line MB:");
+    broken(ONE("{intelRdt: {memBwSchema: \"MB:0=1\\nL3:0=1\"}}"), "is not one line MB:");
+    broken(ONE("{intelRdt: {schemata: \"L3:0=f\"}}"), "schemata must be a list");
+    broken(ONE("{intelRdt: {schemata: [\"L3:0=f\\nMB:0=1\"]}}"), "is not one line");
+    broken(ONE("{intelRdt: {schemata: [\"\"]}}"), "is not one line");
+    broken(ONE("{intelRdt: {enableMonitoring: 1}}"), "enableMonitoring must be true or false");
+    broken(ONE("{intelRdt: {enableMBM: \"true\"}}"), "enableMBM must be true or false");
+    broken(ONE("{intelRdt: {enableX: true}}"), "unknown key 'enableX' of intelRdt");
     broken(ONE("{hooks: [{hookName: poststop, path: /h, timeout: 0}]}"), "timeout of a hook must be");
     broken(ONE("{hooks: [{hookName: poststop, path: /h, env: [x]}]}"), "'x' is not NAME=value");
     broken(ONE("{netDevices: {}}"), "netDevices must be a list");

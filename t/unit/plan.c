@@ -145,6 +145,10 @@ static size_t walk(void *base)
         struct wire_pair *d = view_at(base, &w->netdevs, i);
         n += strlen(view_str(base, d->key)) + strlen(view_str(base, d->value));
     }
+    if (w->file.need >= WIRE_NEED_RDT && w->rdt_group)
+        n += strlen(view_str(base, w->rdt_group));
+    if (w->file.need >= WIRE_NEED_RDT && w->rdt_schemata)
+        n += strlen(view_str(base, w->rdt_schemata));
     for (uint32_t i = 0; i < w->process.seccomp.count; i++)
         n += ((unsigned char *)view_at(base, &w->process.seccomp, i))[7] & 1;
     return n;
@@ -262,6 +266,32 @@ static void with_hooks(struct plan *p)
     close(fd);
 }
 
+static void with_rdt(struct plan *p)
+{
+    static const struct plan_rdt rdt = { "gold", "L3:0=f\n", NULL, true, false, true };
+    struct err e = ERR_INIT;
+    const char *why = NULL;
+    void *base;
+    size_t len;
+    int fd = -1;
+
+    p->rdt = &rdt;
+    ok(plan_encode(p, &fd, &e) == 0, "a plan with a place in resctrl is encoded");
+    ok(view_map(fd, WIRE_PLAN_CTR, &base, &len, &why) == 0, "and mapped: %s", why ? why : "good");
+    struct wire_plan *w = base;
+    is_int(w->file.need, WIRE_NEED_RDT, "no older cricket-pod takes it");
+    is_int(w->rdt_flags, WIRE_RDT | WIRE_RDT_MON | WIRE_RDT_MBM, "what is wanted");
+    is_str(view_str(base, w->rdt_group), "gold", "the group");
+    is_str(view_str(base, w->rdt_schema), "L3:0=f\n", "its schema");
+    ok(!w->rdt_schemata, "and no more than that");
+    w->rdt_schemata = (wire_str)len;
+    is_str(view_check(base, len, WIRE_PLAN_CTR), "resctrl", "schemata from outside");
+    w->rdt_schemata = 0;
+    hostile(base, len);
+    munmap(base, len);
+    close(fd);
+}
+
 int main(void)
 {
     struct plan p;
@@ -284,6 +314,8 @@ int main(void)
     close(fd);
 
     with_hooks(&p);
+    fill(&p);
+    with_rdt(&p);
     fill(&p);
     fd = memfd_create("open", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     ok(ftruncate(fd, 4096) == 0 && view_map(fd, WIRE_PLAN_CTR, &base, &len, &why) == -EPERM,

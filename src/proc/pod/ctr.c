@@ -379,6 +379,7 @@ void ctr_start(uint32_t serial, const struct wire_start *m, int *fds, size_t n_f
     }
     c->bundle = l->hooks;
     c->driven = l->driven;
+    c->rdt = l->rdt;
     if (c->driven)
         orphans_begin();
     l->userns = c->userns = pod.user >= 0 && !(l->plan->flags & WIRE_HOST_USERNS);

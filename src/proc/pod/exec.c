@@ -237,6 +237,7 @@ void exec_start(uint32_t serial, const struct wire_exec *m, void *plan, size_t p
     }
     r = plan ? launch_lend(l, plan, plan_len, WIRE_PLAN_EXEC, why, sizeof why)
              : launch_plan(l, fds[0], WIRE_PLAN_EXEC, why, sizeof why);
+    l->rdt = c->rdt;
     if (r == 0 && l->oci && !c->oci) {
         r = -EINVAL;
         snprintf(why, sizeof why, "the container was not started by an OCI runtime");

@@ -243,6 +243,8 @@ static void child(struct launch *l)
     for (size_t i = 0; !l->cgroup2 && i < l->n_cgroups; i++)
         if (write(l->cgroups[i], "0", 1) != 1)
             child_fail(l, errno, "join cgroup %zu of %zu", i + 1, l->n_cgroups);
+    if (l->exec)
+        rdt_join(l);
     child_oom_adj(l);
     if (!hooks_want_host(l))
         set_labels(l);
@@ -283,6 +285,7 @@ static void look(struct launch *l, enum wire_kind kind)
         l->hooks = netdevs = false;
     }
     l->driven = l->oci || l->hooks || netdevs;
+    l->rdt = kind == WIRE_PLAN_CTR && l->plan->file.need >= WIRE_NEED_RDT && l->plan->rdt_flags;
 }
 
 int launch_plan(struct launch *l, int plan_fd, enum wire_kind kind, char *why, size_t n)

@@ -516,6 +516,7 @@ int child_root(struct launch *l)
     umask(0);
     if (setns(pod.host_mnt, CLONE_NEWNS) < 0)
         child_fail(l, errno, "enter the host's mount namespace");
+    rdt_join(l);
     take_sources(l, &r);
     if (hooks_want_host(l))
         enter_build(l);

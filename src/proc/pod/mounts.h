@@ -23,6 +23,9 @@ struct roots {
 
 /* Fills in the fd of mounts and devices. */
 void take_sources(const struct launch *l, struct roots *r);
+/* In the host's mount namespace: where a file system of that type is mounted, all of it. -1 and
+ * errno; ENOENT: nowhere. */
+int host_mount_of(const char *fstype, char *buf, size_t len);
 /* The longest directory, with its '/', that all paths of a ':' list begin with. */
 size_t common_dir(const char *list);
 uint64_t attr_of(uint32_t flags);                /* WIRE_M_* as MOUNT_ATTR_* */

@@ -583,6 +583,7 @@ void oci_child(struct launch *l)
         shm = sys_open_tree(shm, "", AT_EMPTY_PATH);
     if (setns(pod.host_mnt, CLONE_NEWNS) < 0)
         child_fail(l, errno, "enter the host's mount namespace");
+    rdt_join(l);
     if (!l->exec)
         take_sources(l, &r);
     int e = own_mounts();

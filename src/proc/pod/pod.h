@@ -9,7 +9,7 @@
  *      stdio.c    pipes and pty -> CRI log          attach.c   clients
  *      oci.c      an OCI runtime in place of launch.c          view.c     is a plan what it says
  *      hooks.c    CDI's hooks around a launch         poststop.c after the end
- *      netdev.c   network interfaces that come along
+ *      netdev.c   network interfaces that come along        rdt.c      a place in resctrl
  *
  * The supervisor lives in a mount namespace of its own with next to nothing mounted, so that a
  * launch copies next to nothing (every mount of the host would cost each launch). Host paths are
@@ -117,6 +117,7 @@ struct launch {
     unsigned long slack; /* timer slack of an OCI runtime's exec, ns, by which it is known; or 0 */
     bool userns;
     bool oci;                        /* the child drives an OCI runtime: oci.c */
+    bool rdt;                        /* it joins, or makes, the container's place in resctrl */
     bool hooks;                      /* there are some, and no OCI runtime runs them */
     bool driven;                     /* the child drives another process: oci.c, hooks.c */
     int rootfs;                      /* where hooks find the root; -1: there are none */
@@ -179,6 +180,8 @@ char **child_pointers(const struct launch *l, const struct wire_arr *a);
 /* mounts.c: from here on the host's tree is there, with the container's root at <bundle>/rootfs */
 void child_leave_build(const struct launch *l, int root);
 void netdev_move_all(const struct launch *l);    /* netdev.c */
+/* rdt.c. A container's, which is made, in the host's mount namespace; an exec's anywhere. */
+void rdt_join(const struct launch *l);
 uid_t host_uid(uint32_t id); /* an id of the pod's user namespace, as the host sees it */
 gid_t host_gid(uint32_t id);
 /* root.c: beneath the directory `root`, wherever links lead; -1 and errno */
@@ -263,7 +266,7 @@ struct ctr {
     int pidfd;
     bool userns;
     char *oci;                       /* the OCI runtime that has it; NULL: ours */
-    bool driven;                     /* as in its launch */
+    bool driven, rdt;                /* as in its launch */
     bool bundle;                     /* there is one, ours to remove: hooks.c */
     bool hold_over;                  /* poststop hooks do not hold the exit any longer */
     int plan_fd;                     /* for poststop hooks that are still to run; -1 */

@@ -108,6 +108,49 @@ static void check_propagation(const struct launch *l, const struct wire_mount *m
 
 /* ---- in the host's mount namespace */
 
+/* A space is \040 there; in place. */
+static void unescape(char *s)
+{
+    char *to = s;
+
+    for (; *s; s++)
+        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] && s[3]) {
+            *to++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + s[3] - '0');
+            s += 3;
+        } else {
+            *to++ = *s;
+        }
+    *to = '\0';
+}
+
+int host_mount_of(const char *fstype, char *buf, size_t len)
+{
+    struct minfo i = { .fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC) };
+    char *line;
+    bool found = false;
+
+    if (i.fd < 0)
+        return -1;
+    while (!found && (line = minfo_line(&i))) {
+        (void)field(&line), (void)field(&line), (void)field(&line);
+        const char *root = field(&line);
+        char *point = field(&line);
+        char *rest = strstr(line, " - ");
+        if (!rest)
+            continue;
+        rest += 3;
+        found = strcmp(field(&rest), fstype) == 0 && strcmp(root, "/") == 0;
+        if (found) {
+            unescape(point);
+            snprintf(buf, len, "%s", point);
+            found = strlen(point) < len;
+        }
+    }
+    close(i.fd);
+    errno = ENOENT;
+    return found ? 0 : -1;
+}
+
 enum { LABEL_DEPTH = 256 };
 
 static int label_one(int fd, const char *label)

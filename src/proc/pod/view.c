@@ -144,14 +144,20 @@ static const char *check_hooks(const struct view *v, const struct wire_plan *p)
 /* The part behind the first version's, as far as it is there. */
 static const char *check_later(const struct view *v, const struct wire_plan *p)
 {
-    bool hooks = p->file.need >= WIRE_NEED_HOOKS;
+    bool hooks = p->file.need >= WIRE_NEED_HOOKS, rdt = p->file.need >= WIRE_NEED_RDT;
+    size_t body = rdt     ? sizeof *p
+                  : hooks ? offsetof(struct wire_plan, rdt_flags)
+                          : offsetof(struct wire_plan, bundle);
 
     if (p->file.need < WIRE_NEED_OCI)
         return NULL;
-    if (v->len < (hooks ? sizeof *p : offsetof(struct wire_plan, bundle)) ||
+    if (v->len < body ||
         !str_ok(v, p->oci_path) || !str_ok(v, p->oci_json) || !p->oci_path != !p->oci_json ||
         (!hooks && !p->oci_path))
         return "runtime";
+    if (rdt && (!str_ok(v, p->rdt_group) || !str_ok(v, p->rdt_schema) ||
+                !str_ok(v, p->rdt_schemata)))
+        return "resctrl";
     return hooks ? check_hooks(v, p) : NULL;
 }
 

@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 enum {
-    WIRE_VERSION = 5,
+    WIRE_VERSION = 6,
     WIRE_MSG_MAX = 1536,             /* bytes of one message */
     WIRE_EXEC_MAX = 16384,           /* of an EXEC with its plan */
     WIRE_FDS_MAX = 24,
@@ -124,6 +124,14 @@ struct wire_exit {
     uint32_t oom;
     int64_t started_at, finished_at;
     char id[WIRE_ID];
+};
+/* The whole content of <state_dir>/resctrl/<id>: where the container is in resctrl. Written before
+ * anything is made there; the daemon removes what is the container's when it has ended. */
+struct wire_rdt_record {
+    uint32_t version;
+    uint32_t flags;                  /* WIRE_RDT_MON, WIRE_RDT_OURS: what is to be removed */
+    char root[1024];                 /* resctrl's mount point */
+    char group[256];                 /* in it; "": the default group */
 };
 struct wire_reply {
     int32_t code;                    /* 0 or negative errno */
@@ -240,8 +248,13 @@ struct wire_plan {                   /* WIRE_PLAN_CTR; WIRE_PLAN_EXEC: process a
     wire_str bundle, config, state;
     struct wire_arr hooks;           /* wire_hook */
     struct wire_arr netdevs;         /* wire_pair: name on the host, name in the pod */
+    /* file.need >= WIRE_NEED_RDT, containers only: plan.h's plan_rdt */
+    uint32_t rdt_flags;              /* WIRE_RDT*; 0: none */
+    wire_str rdt_group, rdt_schema, rdt_schemata;
 };
-enum { WIRE_NEED_OCI = 2, WIRE_NEED_HOOKS = 4 };
+enum { WIRE_NEED_OCI = 2, WIRE_NEED_HOOKS = 4, WIRE_NEED_RDT = 6 };
+enum { WIRE_RDT = 1 << 0, WIRE_RDT_MON = 1 << 1, WIRE_RDT_CMT = 1 << 2, WIRE_RDT_MBM = 1 << 3,
+       WIRE_RDT_OURS = 1 << 4 };
 /* Where the bundle of a container in a user namespace is, in a mount namespace of its own: anybody
  * can get there. */
 #define WIRE_OCI_USERNS "/mnt"

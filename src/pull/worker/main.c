@@ -16,6 +16,7 @@ static const struct {
     { "measure", worker_measure },
     { "poststop", worker_poststop },
     { "remove", worker_remove },
+    { "resctrl", worker_resctrl },
     { "seccomp", worker_seccomp },
     { "store", worker_store },
     { "umount", worker_umount },

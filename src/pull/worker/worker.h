@@ -13,6 +13,7 @@ int worker_unpack(int argc, char **argv);    /* unpack.c: a layer */
 int worker_remove(int argc, char **argv);    /* remove.c: a directory tree, slowly */
 int worker_store(int argc, char **argv);     /* store.c: the durable writer */
 int worker_seccomp(int argc, char **argv);   /* seccomp.c: a profile to BPF */
+int worker_resctrl(int argc, char **argv); /* resctrl.c: what a container had there */
 int worker_umount(int argc, char **argv); /* umount.c: a network namespace that was left mounted */
 
 #endif

@@ -66,21 +66,11 @@ static void destroy(struct checkpoint *k)
     free(k);
 }
 
-static void arm(struct checkpoint *k, int64_t ms)
-{
-    struct ev_loop *ev = loop_ev(k->base.c->h->loop);
-
-    ev_timer_stop(ev, &k->timer);
-    ev_now_update(ev);
-    ev_timer_set(&k->timer, (double)ms / 1e3, 0.);
-    ev_timer_start(ev, &k->timer);
-}
-
 /* The worker is told to give up; its end follows. */
 static void call_off(struct checkpoint *k)
 {
     (void)shutdown(k->sock, SHUT_WR);
-    arm(k, UNDO_MS);
+    loop_timer(k->base.c->h->loop, &k->timer, UNDO_MS);
 }
 
 static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
@@ -232,5 +222,5 @@ void handle_checkpoint_container(struct rpc *rpc, const ProtobufCMessage *req, v
         destroy(k);
         return;
     }
-    arm(k, k->timeout_ms);
+    loop_timer(k->base.c->h->loop, &k->timer, k->timeout_ms);
 }

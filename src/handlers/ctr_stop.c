@@ -42,16 +42,6 @@ static struct ctr_op *ctr_op_of(struct op *op)
     return container_of(op, struct ctr_op, op);
 }
 
-static void arm(struct ctr_op *o, int64_t ms)
-{
-    struct ev_loop *ev = loop_ev(o->c->h->loop);
-
-    ev_timer_stop(ev, &o->kill_timer);
-    ev_now_update(ev);
-    ev_timer_set(&o->kill_timer, ms > 0 ? (double)ms / 1e3 : 0., 0.);
-    ev_timer_start(ev, &o->kill_timer);
-}
-
 /* Again and again until the exit is told: a kill that fails for want of a descriptor or of memory
  * must not leave a container that nobody kills. */
 static void kill_now(struct ctr_op *o)
@@ -65,7 +55,7 @@ static void kill_now(struct ctr_op *o)
                  err.text);
     if (c->sandbox->link)
         link_signal(c->sandbox->link, c->id, SIGKILL);
-    arm(o, KILL_AGAIN_MS);
+    loop_timer(o->c->h->loop, &o->kill_timer, KILL_AGAIN_MS);
 }
 
 static void on_kill_time(struct ev_loop *ev, struct ev_timer *t, int revents)
@@ -169,7 +159,7 @@ static int step_turn(struct op *op, enum wake why)
 
 static void arm_kill(struct ctr_op *o)
 {
-    arm(o, o->kill_at_ms - clock_mono_ms());
+    loop_timer(o->c->h->loop, &o->kill_timer, o->kill_at_ms - clock_mono_ms());
 }
 
 static bool hangs(struct ctr_op *o)

@@ -171,16 +171,6 @@ static void reply(struct exec_sync *x)
     destroy(x);
 }
 
-static void arm(struct exec_sync *x, int64_t ms)
-{
-    struct ev_loop *ev = loop_ev(x->base.c->h->loop);
-
-    ev_timer_stop(ev, &x->timer);
-    ev_now_update(ev);
-    ev_timer_set(&x->timer, (double)ms / 1e3, 0.);
-    ev_timer_start(ev, &x->timer);
-}
-
 static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
 {
     struct exec_sync *x = container_of(t, struct exec_sync, timer);
@@ -195,7 +185,7 @@ static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
     x->timed_out = true;
     if (x->exec)
         link_exec_kill(x->exec);
-    arm(x, KILL_AGAIN_MS);    /* should the word get lost */
+    loop_timer(x->base.c->h->loop, &x->timer, KILL_AGAIN_MS);    /* should the word get lost */
 }
 
 static void on_started(void *arg, pid_t pid, int pty, const struct err *err)
@@ -229,7 +219,7 @@ static void on_exited(void *arg, int status)
         reply(x);
     else {
         listen_to(x);
-        arm(x, DRAIN_MS);
+        loop_timer(x->base.c->h->loop, &x->timer, DRAIN_MS);
     }
 }
 
@@ -269,7 +259,7 @@ static void on_plan(void *arg, const struct str *plan, const struct err *err)
     fd_close(fds[1]);
     fd_close(fds[2]);
     if (x->timeout_ms)
-        arm(x, x->timeout_ms);
+        loop_timer(x->base.c->h->loop, &x->timer, x->timeout_ms);
     ev_timer_set(&x->listen, LISTEN_MS / 1e3, 0.);
     ev_timer_start(loop_ev(x->base.c->h->loop), &x->listen);
 }

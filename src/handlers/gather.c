@@ -79,16 +79,6 @@ static void gather_free(struct gather *g)
     free(g);
 }
 
-static void later(struct gather *g, int64_t ms)
-{
-    struct ev_loop *ev = loop_ev(g->h->loop);
-
-    ev_timer_stop(ev, &g->timer);
-    ev_now_update(ev);
-    ev_timer_set(&g->timer, (double)ms / 1000., 0.);
-    ev_timer_start(ev, &g->timer);
-}
-
 static int64_t now_us(void)
 {
     struct timespec t;
@@ -159,7 +149,7 @@ static void work(struct gather *g)
         pool_deinit(&g->pool);
         g->pool = (struct pool)POOL_INIT;
         if (g->at < g->n && now_us() >= end) {
-            later(g, 0);
+            loop_timer(g->h->loop, &g->timer, 0);
             return;
         }
     }
@@ -206,7 +196,7 @@ static void on_measured(void *arg)
     }
     list_del(&g->wait.link);
     g->waiting = false;
-    later(g, 0);                                     /* not from inside the worker's end */
+    loop_timer(g->h->loop, &g->timer, 0);            /* not from inside the worker's end */
 }
 
 static void on_fds(void *arg, const struct run_result *r)
@@ -310,7 +300,7 @@ void gather_start(struct gather *g)
     if (g->n_usage) {
         g->waiting = true;
         measure_wait(g->h, &g->wait, on_measured, g);
-        later(g, USAGE_WAIT_MS);
+        loop_timer(g->h->loop, &g->timer, USAGE_WAIT_MS);
     }
     if (g->fds_in.len)
         start_fds(g);

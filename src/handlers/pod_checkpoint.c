@@ -114,23 +114,13 @@ static void thaw(const struct pod_checkpoint *k)
 
 /* ---- the worker */
 
-static void arm(struct pod_checkpoint *k, int64_t ms)
-{
-    struct ev_loop *ev = loop_ev(k->h->loop);
-
-    ev_timer_stop(ev, &k->timer);
-    ev_now_update(ev);
-    ev_timer_set(&k->timer, ms > 0 ? (double)ms / 1e3 : 0., 0.);
-    ev_timer_start(ev, &k->timer);
-}
-
 static void call_off(struct pod_checkpoint *k)
 {
     if (k->called_off || k->undoing)
         return;
     k->called_off = true;
     (void)shutdown(k->sock, SHUT_WR);
-    arm(k, UNDO_MS);
+    loop_timer(k->h->loop, &k->timer, UNDO_MS);
 }
 
 static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
@@ -192,7 +182,7 @@ static void undo(struct pod_checkpoint *k)
         finish(k);
         return;
     }
-    arm(k, UNDO_MS);
+    loop_timer(k->h->loop, &k->timer, UNDO_MS);
 }
 
 /* The one that has ended, or NULL. */
@@ -418,7 +408,7 @@ static int begin(struct rpc *rpc, struct sandbox *s, const Runtime__V1__Checkpoi
     rpc_keep(rpc);
     rpc_on_gone(rpc, on_rpc_gone, k);
     left = rpc_deadline_ms(rpc) - clock_mono_ms();
-    arm(k, left - (left / 5 < MARGIN_MS ? left / 5 : MARGIN_MS));
+    loop_timer(k->h->loop, &k->timer, left - (left / 5 < MARGIN_MS ? left / 5 : MARGIN_MS));
     return 0;
 }
 

@@ -359,10 +359,8 @@ static void knock(struct meeting *m)
         on_met(m, NULL, "", 0, &err);
     } else if (r < 0) {
         log_debug("op=recover path='%s' err='%s', trying again", m->dir, err.text);
-        if (!m->r) {                 /* else on_late() comes in any case */
-            ev_timer_set(&m->timer, KNOCK_MS / 1e3, 0.);
-            ev_timer_start(loop_ev(m->h->loop), &m->timer);
-        }
+        if (!m->r)                   /* else on_late() comes in any case */
+            loop_timer(m->h->loop, &m->timer, KNOCK_MS);
     }
 }
 
@@ -403,10 +401,9 @@ static void meet(struct recovery *r, struct sandbox *s, const char *dir)
     m->dir = mem_strdup(dir);
     m->since_ms = clock_mono_ms();
     r->pending++;
-    ev_now_update(loop_ev(m->h->loop));
-    ev_timer_init(&m->timer, on_late, MEET_MS / 1e3, 0.);
+    ev_init(&m->timer, on_late);
     m->timer.data = m;
-    ev_timer_start(loop_ev(m->h->loop), &m->timer);
+    loop_timer(m->h->loop, &m->timer, MEET_MS);
     knock(m);
 }
 

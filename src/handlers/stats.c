@@ -288,8 +288,8 @@ static Runtime__V1__NetworkUsage *network(struct sandbox *s, struct pool *pool)
     return m;
 }
 
-/* A pod may have a hundred containers: each is a part of the entry, in a slice of its own. On the wire
- * a message in parts is the same as one in a piece. */
+/* A pod may have a hundred containers: each is a part of the entry, in a slice of its own. On the
+ * wire a message in parts is the same as one in a piece. */
 enum { POD_LINUX = 2 };              /* PodSandboxStats.linux */
 
 static struct sandbox *ready_sandbox(struct gather *g, const char *id)

@@ -101,19 +101,11 @@ static void lost(struct conn *c)
     leave(c);
 }
 
-static void arm(struct conn *c, int ms)
-{
-    ev_now_update(loop_ev(c->loop));
-    ev_timer_stop(loop_ev(c->loop), &c->timer);
-    ev_timer_set(&c->timer, (double)ms / 1000., 0.);
-    ev_timer_start(loop_ev(c->loop), &c->timer);
-}
-
 static void shut(struct conn *c)
 {
     c->shut = true;
     (void)shutdown(c->fd, SHUT_WR);
-    arm(c, LINGER_MS);
+    loop_timer(c->loop, &c->timer, LINGER_MS);
 }
 
 static void live_on(struct conn *c)
@@ -127,7 +119,7 @@ static void live_on(struct conn *c)
         return;
     }
     ev_io_start(loop_ev(c->loop), &c->out);
-    arm(c, LINGER_MS);
+    loop_timer(c->loop, &c->timer, LINGER_MS);
 }
 
 void conn_refuse(struct conn *c)
@@ -238,7 +230,7 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
     if (c->finishing || peer_left(c))
         lost(c);
     else if (c->paused)
-        arm(c, PAUSED_LOOK_MS);
+        loop_timer(c->loop, &c->timer, PAUSED_LOOK_MS);
 }
 
 struct conn *conn_new(struct loop *l, int fd, const struct conn_events *ev)
@@ -297,7 +289,7 @@ void conn_pause(struct conn *c, bool on)
     c->paused = on;
     if (on) {
         ev_io_stop(loop_ev(c->loop), &c->in);
-        arm(c, PAUSED_LOOK_MS);
+        loop_timer(c->loop, &c->timer, PAUSED_LOOK_MS);
     } else {
         ev_timer_stop(loop_ev(c->loop), &c->timer);
         ev_io_start(loop_ev(c->loop), &c->in);
@@ -313,5 +305,6 @@ void conn_finish(struct conn *c)
     if (!pending(c))
         shut(c);
     else
-        arm(c, 60 * LINGER_MS); /* a client that reads slowly may have that long for what is left */
+        /* a client that reads slowly may have that long for what is left */
+        loop_timer(c->loop, &c->timer, 60 * LINGER_MS);
 }

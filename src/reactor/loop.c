@@ -228,6 +228,14 @@ void loop_settle(struct loop *l)
     l->settling = false;
 }
 
+void loop_timer(struct loop *l, struct ev_timer *t, int64_t ms)
+{
+    ev_timer_stop(l->ev, t);
+    ev_now_update(l->ev);
+    ev_timer_set(t, ms > 0 ? (double)ms / 1e3 : 0., 0.);
+    ev_timer_start(l->ev, t);
+}
+
 const struct loop_stats *loop_stats(const struct loop *l)
 {
     return &l->stats;

@@ -39,6 +39,9 @@ struct loop_job {
 };
 void loop_later(struct loop *l, struct loop_job *j);
 
+/* Once, ms from now (libev counts from the start of the turn); one that runs is set anew. */
+void loop_timer(struct loop *l, struct ev_timer *t, int64_t ms);
+
 /* Registers fn to run before replies leave. At most 4; they run in the order of registration. */
 void loop_before_reply(struct loop *l, void (*fn)(void *arg), void *arg);
 void loop_settle(struct loop *l);                /* runs the jobs and those hooks now */

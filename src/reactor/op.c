@@ -172,11 +172,8 @@ int op_wait(struct op *op, int64_t timeout_ms)
 {
     assert(op->running);
     ev_timer_stop(loop_ev(op->loop), &op->timer);
-    if (timeout_ms > 0) {
-        ev_now_update(loop_ev(op->loop));
-        ev_timer_set(&op->timer, (double)timeout_ms / 1000., 0.);
-        ev_timer_start(loop_ev(op->loop), &op->timer);
-    }
+    if (timeout_ms > 0)
+        loop_timer(op->loop, &op->timer, timeout_ms);
     return OP_WAIT;
 }
 

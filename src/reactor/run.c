@@ -226,11 +226,8 @@ int run_start(struct loop *l, const struct child_opts *o, const void *in, size_t
     }
     watch(run, &run->out_io, on_out, run->out, EV_READ);
     watch(run, &run->err_io, on_err, run->errfd, EV_READ);
-    if (timeout_ms > 0) {
-        ev_now_update(loop_ev(l));
-        ev_timer_set(&run->deadline, (double)timeout_ms / 1000., 0.);
-        ev_timer_start(loop_ev(l), &run->deadline);
-    }
+    if (timeout_ms > 0)
+        loop_timer(l, &run->deadline, timeout_ms);
     *ret = run;
     return 0;
 }

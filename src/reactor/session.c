@@ -22,14 +22,6 @@ void session_active(struct session *s)
     s->active_ms = clock_mono_ms();
 }
 
-static void start_timer(struct session *s, ev_timer *t, int64_t ms)
-{
-    ev_timer_stop(loop_ev(s->server->loop), t);
-    ev_now_update(loop_ev(s->server->loop));
-    ev_timer_set(t, (double)ms / 1000., 0.);
-    ev_timer_start(loop_ev(s->server->loop), t);
-}
-
 /* --- the end */
 
 static void add_status(struct session *s, struct str *out)
@@ -135,7 +127,7 @@ static void last_word(struct session *s)
         session_close_in(s);
     if (s->inq.len)
         session_taken(s, s->inq.len);
-    start_timer(s, &s->drain, STREAM_DRAIN_MS);
+    loop_timer(s->server->loop, &s->drain, STREAM_DRAIN_MS);
     session_maybe_finish(s);
 }
 
@@ -292,7 +284,7 @@ static void on_idle(struct ev_loop *ev, ev_timer *w, int revents)
     (void)ev;
     (void)revents;
     if (left > 0)
-        start_timer(s, &s->idle, left);
+        loop_timer(s->server->loop, &s->idle, left);
     else
         session_gone(s);
 }
@@ -380,9 +372,9 @@ struct session *session_new(struct stream_server *server, struct offer *o, const
     session_active(s);
     s->conn = conn_new(server->loop, fd, &ev);
     make_mux(s);
-    start_timer(s, &s->idle, server->patience.idle_ms);
+    loop_timer(s->server->loop, &s->idle, server->patience.idle_ms);
     if (!forward && p->form == FORM_SPDY)
-        start_timer(s, &s->setup, server->patience.open_ms);
+        loop_timer(s->server->loop, &s->setup, server->patience.open_ms);
     else if (!forward)
         begin_ws(s);
     else

@@ -151,11 +151,8 @@ static size_t spdy_room(struct chan *c)
     if (s->flow == DOES_NOT || room == 0)
         return room;
     if (w <= 0) {
-        if (s->flow == UNKNOWN && !ev_is_active(&s->grace)) {
-            ev_now_update(loop_ev(s->loop));
-            ev_timer_set(&s->grace, GRACE_MS / 1000., 0.);
-            ev_timer_start(loop_ev(s->loop), &s->grace);
-        }
+        if (s->flow == UNKNOWN && !ev_is_active(&s->grace))
+            loop_timer(s->loop, &s->grace, GRACE_MS);
         return 0;
     }
     return (int64_t)room < w ? room : (size_t)w;

@@ -50,15 +50,11 @@ static void make_token(char token[33])
 static void arm_expiry(struct stream_server *s)
 {
     struct offer *o = list_first(&s->offers, struct offer, link);
-    int64_t ms;
 
-    ev_timer_stop(loop_ev(s->loop), &s->expiry);
-    if (!o)
-        return;
-    ms = o->expires_ms - clock_mono_ms();
-    ev_now_update(loop_ev(s->loop));
-    ev_timer_set(&s->expiry, ms > 0 ? (double)ms / 1000. : 0., 0.);
-    ev_timer_start(loop_ev(s->loop), &s->expiry);
+    if (o)
+        loop_timer(s->loop, &s->expiry, o->expires_ms - clock_mono_ms());
+    else
+        ev_timer_stop(loop_ev(s->loop), &s->expiry);
 }
 
 static void take_offer(struct stream_server *s, struct offer *o)

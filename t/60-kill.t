@@ -419,6 +419,19 @@ for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
         os.removedirs(path)
 ok(not wrong, "no pod was disturbed by that", *wrong)
 e.remove_all()
+
+
+def parents():
+    return [m + e.cgroup for m, v2, _ in cgroup_mounts() if os.path.isdir(m + e.cgroup)]
+
+
+is_(parents(), [], "with the last pod the parent has gone")
+with Accident(e, "clone", "signal=KILL", 1):
+    attempt(e.RunPodSandbox, config=e.pod_config("cgroup"))
+ok(parents(), "killed when the parent was made and nothing else yet")
+e.kill_daemon()
+e.start_daemon()
+is_((parents(), e.ListPodSandbox().items[:]), ([], []), "neither is left")
 d.remove_all()
 left = [x for where, _, fs in os.walk(d.tmp + "/ipam") for x in fs if x[0].isdigit()]
 is_(left, [], "addresses are given back")

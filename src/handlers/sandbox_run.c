@@ -24,19 +24,20 @@ enum { SHM_SIZE = 64 * 1024 * 1024 };
 static int run_cgroup(struct op *op, enum wake why)
 {
     struct sandbox *s = sandbox_op_of(op)->s;
+    const char *path = s->rec->cgroup_parent;
     auto_free char *made = NULL;
-    struct err err = ERR_INIT;
+    int r;
 
     (void)why;
-    if (cgroup_make(s->rec->cgroup_parent, &made, &err) < 0) {
-        op->err = err;
-        return err_note(&op->err, "cgroup parent of the sandbox");
-    }
-    if (made) {    /* whoever goes last below it takes it away: teardown.c */
+    r = cgroup_missing(path, &made, &op->err);
+    if (r == 0 && made) {    /* whoever goes last below it takes it away: teardown.c */
         pb_set(&s->rec->cgroup_made, made);
         sandbox_save(s);
+        (void)store_commit(s->h->store);
     }
-    return 0;
+    if (r == 0)
+        r = cgroup_make(path, NULL, &op->err);
+    return r < 0 ? err_note(&op->err, "cgroup parent of the sandbox") : 0;
 }
 
 static void on_supervisor_gone(void *arg)

@@ -53,6 +53,8 @@ const char *cgroup_controllers(void);
  * before, NULL if all did; it is for cgroup_remove_parents() only: one path where all hierarchies
  * are alike, else one "controllers:path" per line. After a failure nothing new is left. */
 int cgroup_make(const char *path, char **ret_made, struct err *err);
+/* What cgroup_make() would make now: for a record of it that is older than the directories. */
+int cgroup_missing(const char *path, char **ret_missing, struct err *err);
 int cgroup_set(const char *path, const struct cgroup_limits *l, struct err *err);
 /* As cgroup_set, but all or nothing: on the first failure the old values are written back; raises
  * before lowers. Refuses a memory limit below what is in use. */

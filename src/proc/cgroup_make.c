@@ -60,6 +60,52 @@ static int make_in(const struct hier *h, const char *path, char **ret_made, stru
     }
 }
 
+/* The topmost part of path that is not there; NULL: all is. */
+static char *missing_in(const struct hier *h, const char *path)
+{
+    for (const char *s = path; *(s += strspn(s, "/"));) {
+        s += strcspn(s, "/");
+        auto_free char *part = mem_dup(path, (size_t)(s - path));
+
+        if (faccessat(h->fd, cgroup_below(part), F_OK, 0) < 0 && errno == ENOENT)
+            return take_ptr(part);
+    }
+    return NULL;
+}
+
+/* As cgroup_make() tells it: the topmost new part of each hierarchy, which is freed. */
+static char *tell(char *made[CGROUP_FDS_MAX])
+{
+    bool alike = true, any = false;
+    auto_str struct str s = STR_INIT;
+
+    for (size_t i = 0; i < cg.n; i++) {
+        any |= made[i] != NULL;
+        alike &= made[i] && made[0] && strcmp(made[i], made[0]) == 0;
+    }
+    if (alike)
+        str_puts(&s, made[0]);
+    for (size_t i = 0; i < cg.n; i++) {
+        if (!alike && made[i])
+            str_printf(&s, "%s:%s\n", cg.h[i].controllers, made[i]);
+        free(made[i]);
+    }
+    return any ? str_take(&s) : NULL;
+}
+
+int cgroup_missing(const char *path, char **ret_missing, struct err *err)
+{
+    char *missing[CGROUP_FDS_MAX] = { NULL };
+    int r = cgroup_check_path(path, err);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < cg.n; i++)
+        missing[i] = missing_in(&cg.h[i], path);
+    *ret_missing = tell(missing);
+    return 0;
+}
+
 /* rmdir from path up to and including top. */
 static void unmake_in(const struct hier *h, const char *path, const char *top)
 {
@@ -80,35 +126,20 @@ static void unmake_in(const struct hier *h, const char *path, const char *top)
 int cgroup_make(const char *path, char **ret_made, struct err *err)
 {
     char *made[CGROUP_FDS_MAX] = { NULL };
-    bool alike = true, any = false;
-    auto_str struct str s = STR_INIT;
-    size_t i;
+    auto_free char *told = NULL;
     int r = cgroup_check_path(path, err);
 
     if (r < 0)
         return r;
-    for (i = 0; i < cg.n && r == 0; i++) {
+    for (size_t i = 0; i < cg.n && r == 0; i++)
         r = make_in(&cg.h[i], path, &made[i], err);
-        any |= made[i] != NULL;
-        alike &= made[i] && made[0] && strcmp(made[i], made[0]) == 0;
-    }
-    if (r < 0)
-        for (size_t k = 0; k < i; k++)
-            if (made[k])
-                unmake_in(&cg.h[k], path, made[k]);
-    if (r == 0 && alike)
-        str_puts(&s, made[0]);
-    else if (r == 0)
-        for (size_t k = 0; k < cg.n; k++)
-            if (made[k])
-                str_printf(&s, "%s:%s\n", cg.h[k].controllers, made[k]);
-    for (size_t k = 0; k < cg.n; k++)
-        free(made[k]);
-    if (r < 0)
-        return r;
-    if (ret_made)
-        *ret_made = any ? str_take(&s) : NULL;
-    return 0;
+    for (size_t i = 0; i < cg.n && r < 0; i++)
+        if (made[i])
+            unmake_in(&cg.h[i], path, made[i]);
+    told = tell(made);
+    if (r == 0 && ret_made)
+        *ret_made = take_ptr(told);
+    return r;
 }
 
 void cgroup_remove_parents(const char *path, const char *made)

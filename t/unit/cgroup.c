@@ -120,11 +120,16 @@ static int make_node(void)
 
 static void test_make(void)
 {
-    auto_free char *made = NULL, *again = NULL;
+    auto_free char *made = NULL, *again = NULL, *missing = NULL, *none = NULL;
     int fd;
 
-    is_int(cgroup_make(leaf, &made, &e), 0, "make '%s'", leaf);
+    is_int(cgroup_missing(leaf, &missing, &e), 0, "what of '%s' is missing", leaf);
+    is_int(cgroup_make(leaf, &made, &e), 0, "make it");
     is_str(made, top, "the topmost new directory");
+    is_str(missing, made, "was known before");
+    is_int(cgroup_missing(leaf, &none, &e), 0, "what is missing now");
+    ok(!none, "is nothing");
+    is_int(cgroup_missing("a", &none, &e), -EINVAL, "no relative path");
     is_int(cgroup_make(leaf, &again, &e), 0, "twice is no error");
     ok(!again, "but nothing was made");
     ok(cgroup_empty(leaf), "it is empty");
@@ -342,14 +347,16 @@ static void test_remove(void)
 /* Where some hierarchies had the directory before, only what was new goes. */
 static void test_remove_partly(void)
 {
-    auto_free char *made = NULL, *p = mem_printf("/sys/fs/cgroup/cpu%s/o", top);
+    auto_free char *made = NULL, *missing = NULL, *p = mem_printf("/sys/fs/cgroup/cpu%s/o", top);
     int fd;
 
     if (v2 || mkdir(p, 0755) < 0) {
         skip("there is one hierarchy only");
         return;
     }
+    is_int(cgroup_missing(other, &missing, &e), 0, "what is missing");
     is_int(cgroup_make(other, &made, &e), 0, "one hierarchy had the parent");
+    is_str(missing, made, "is what was made");
     ok(strchr(made, '\n') != NULL, "so they are told one by one");
     cgroup_remove_parents(other, made);
     fd = cgroup_open_file(top, "cpu", "o", O_PATH);

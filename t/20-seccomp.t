@@ -238,7 +238,12 @@ d.StartContainer(container_id=ctr)
 ok(b"not permitted" in d.sh(ctr, "touch /x; chmod 600 /x")[1], "a profile that is edited later: the container's stays")
 os.unlink(gone)
 is_(mode(ctr), b"22", "one that is deleted later: exec does not miss it")
+files_of = lambda: sorted(os.listdir(d.state + "/seccomp"))
+before = files_of()
+with open(d.state + "/seccomp/" + "0" * 64, "w") as f:
+    f.write("of a daemon that was killed")
 d.restart()
+is_(files_of(), before, "a filter that no container has is collected at the start")
 is_(mode(ctr), b"22", "nor after a restart of the daemon")
 ok(b"not permitted" in d.sh(ctr, "touch /x; chmod 600 /x")[1], "the filter is the same")
 ctr = d.start(pod, "user", security=seccomp(Localhost, no_chmod, run_as_user={"value": 1000}))
@@ -263,6 +268,7 @@ refused("", "localhost_ref", "no path")
 is_([c.metadata.name for c in d.ListContainers().containers if c.metadata.name == "bad"], [], "no trace of the refused")
 d.remove(pod, privileged)
 wait_until(lambda: not os.listdir(d.root + "/containers"), "the directories are deleted, slowly")
+is_(os.listdir(d.state + "/seccomp"), [], "with its last container a filter's file has gone")
 # --- for another runtime
 rule = {"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 7, "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}
 got = plain({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 3, "comment": "x",

@@ -58,8 +58,10 @@ static int create_commit(struct op *op, enum wake why)
     if (!sandbox_is_ready(c->sandbox) || c->sandbox->stop || c->sandbox->remove)
         return err_rpc(&op->err, GRPC_FAILED_PRECONDITION, "sandbox %s is not ready any more",
                        c->sandbox->id);
-    if (o->prep.filter->key)
+    if (o->prep.filter->key) {
+        seccomp_keep(c->h->seccomp, o->prep.filter);
         pb_set(&c->rec->seccomp_key, o->prep.filter->key);
+    }
     c->rec->state = CRICKET__STATE__CONTAINER__STATE__CREATED;
     c->visible = true;
     ctr_save(c);

@@ -275,10 +275,26 @@ void sandbox_forget(struct sandbox *s)
     sandbox_free(s);
 }
 
+bool ctr_seccomp_used(void *handlers, const char *key)
+{
+    struct handlers *h = handlers;
+    struct ctr *c;
+
+    ctr_each(h, i, c)
+        if (strcmp(c->rec->seccomp_key, key) == 0)
+            return true;
+    return false;
+}
+
 void ctr_forget(struct ctr *c)
 {
-    store_del(c->h->store, STORE_CONTAINER, c->id);
+    struct handlers *h = c->h;
+    auto_free char *key = mem_strdup(c->rec->seccomp_key);
+
+    store_del(h->store, STORE_CONTAINER, c->id);
     ctr_free(c);
+    if (key[0] && !ctr_seccomp_used(h, key))
+        seccomp_drop(h->seccomp, key);
 }
 
 static int check_schema(const char *kind, uint32_t schema, struct err *err)

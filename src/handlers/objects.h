@@ -134,6 +134,7 @@ void sandbox_save(struct sandbox *s);    /* record to the store; the list entry 
 void ctr_save(struct ctr *c);
 void sandbox_forget(struct sandbox *s);  /* record deleted, object freed */
 void ctr_forget(struct ctr *c);
+bool ctr_seccomp_used(void *handlers, const char *key);  /* has any container this filter? */
 struct sandbox *sandbox_load(struct handlers *h, const void *rec, size_t len, struct err *err);
 struct ctr *ctr_load(struct handlers *h, const void *rec, size_t len, struct err *err);
 /* Set a field of a message that protobuf-c will free. */

@@ -541,6 +541,7 @@ int recover_run(struct handlers *h, bool same_boot, struct err *err)
     each_dir(ctrs, stray_ctr, &r);
     each_dir(checkpoints, stray_checkpoint, &r);
     prune_layers(h);
+    seccomp_collect(h->seccomp, ctr_seccomp_used, h);
     pull_collect(h->puller, keep_layer, h);
     log_info("op=recover same_boot=%d sandboxes=%zu containers=%zu images=%zu", same_boot,
              h->sandboxes.n, h->ctrs.n, images_count(h->images));

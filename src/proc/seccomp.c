@@ -2,10 +2,10 @@
 /* Profiles are compiled once: an entry per (content of the profile, capabilities, worker program).
  *
  * The content is what counts, not the path: an edited profile is another one, two paths to one are
- * the same. The result is kept in memory and in <state>/seccomp/, on tmpfs, so that a restarted
- * daemon compiles nothing again; the worker's own time stamp in the key makes an upgraded one start
- * afresh. While a compilation runs, all who ask for it wait for the same one. Who keeps the key
- * finds the filter by it when the profile is another by then, or gone. */
+ * the same. The worker's own time stamp in the key makes an upgraded one start afresh. While a
+ * compilation runs, all who ask for it wait for the same one. Who keeps the key finds the filter by
+ * it when the profile is another by then, or gone, also after a restart of the daemon: there is a
+ * file in <state>/seccomp/, on tmpfs, for each that some container has, and for no other. */
 #include "proc/seccomp.h"
 
 #include "list.h"
@@ -15,6 +15,7 @@
 #include "reactor/child.h"
 #include "str.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -23,6 +24,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
@@ -55,6 +57,7 @@ struct entry {
     char *name;                      /* for messages: the path, "RuntimeDefault" */
     void *bpf;                       /* f.bpf; NULL while it is being compiled */
     struct seccomp_filter f;
+    bool saved;                      /* there is a good file */
     bool json;                       /* bpf is the text of linux.seccomp; in memory only */
     int64_t used_ms;
     struct run *run;
@@ -227,23 +230,58 @@ static int load_file(struct entry *e)
     char buf[sizeof(struct head) + BPF_BYTES_MAX + 1];
     auto_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof buf);
+    int r = n < 0 ? -errno : adopt(e, buf, (size_t)n);
 
-    return n < 0 ? -errno : adopt(e, buf, (size_t)n);
+    e->saved = r == 0;
+    return r;
 }
 
 /* A missing or torn file only costs a compilation: a failure is not worth more than a word. */
-static void save_file(const struct entry *e, const char *p, size_t n)
+static void save_file(struct entry *e)
 {
     auto_free char *path = mem_printf("%s/%s", e->cache->dir, e->key),
                    *tmp = mem_printf("%s.tmp", path);
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool fine = fd >= 0 && write(fd, p, n) == (ssize_t)n;
+    struct head h = { HEAD_MAGIC, e->f.flags };
+    struct iovec v[] = { { &h, sizeof h }, { e->bpf, e->f.len } };
+    bool fine = fd >= 0 && writev(fd, v, 2) == (ssize_t)(sizeof h + e->f.len);
 
     (void)fd_close(fd);
-    if (!fine || rename(tmp, path) < 0) {
+    e->saved = fine && rename(tmp, path) == 0;
+    if (!e->saved) {
         log_debug("op=seccomp file='%s' err='%s', ignoring", path, strerror(errno));
         (void)unlink(tmp);
     }
+}
+
+void seccomp_keep(struct seccomp_cache *c, const struct seccomp_filter *f)
+{
+    struct entry *e = lookup(c, f->key);
+
+    if (e && !e->saved)
+        save_file(e);
+}
+
+void seccomp_drop(struct seccomp_cache *c, const char *key)
+{
+    auto_free char *path = mem_printf("%s/%s", c->dir, key);
+    struct entry *e = lookup(c, key);
+
+    (void)unlink(path);
+    if (e)
+        e->saved = false;
+}
+
+void seccomp_collect(struct seccomp_cache *c, bool (*used)(void *ctx, const char *key), void *ctx)
+{
+    DIR *d = opendir(c->dir);
+    struct dirent *e;
+
+    while (d && (e = readdir(d)))
+        if (e->d_name[0] != '.' && !used(ctx, e->d_name))
+            seccomp_drop(c, e->d_name);
+    if (d)
+        closedir(d);
 }
 
 static void answer(struct entry *e, const struct err *err)
@@ -267,8 +305,6 @@ static void on_compiled(void *arg, const struct run_result *r)
 
     e->run = NULL;
     if (r->status == 0 && adopt(e, r->out, r->out_len) == 0) {
-        if (!e->json)
-            save_file(e, r->out, r->out_len);
         answer(e, NULL);
         return;
     }

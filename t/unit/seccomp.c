@@ -9,6 +9,7 @@
 #include "reactor/loop.h"
 #include "str.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -84,6 +85,25 @@ static struct asked ask(struct seccomp_cache *c, const char *profile, uint64_t c
     return a;
 }
 
+static int files(void)
+{
+    auto_free char *path = mem_printf("%s/seccomp", state);
+    DIR *d = opendir(path);
+    struct dirent *e;
+    int n = 0;
+
+    while (d && (e = readdir(d)))
+        n += e->d_name[0] != '.';
+    if (d)
+        closedir(d);
+    return n;
+}
+
+static bool is_key(void *ctx, const char *key)
+{
+    return strcmp(ctx, key) == 0;
+}
+
 int main(void)
 {
     const char *build = getenv("CRICKET_BUILD");
@@ -154,6 +174,10 @@ int main(void)
     auto_free char *key = mem_strdup(a.f.key);
     const struct seccomp_filter *f = seccomp_find(c, key);
     ok(f && f->bpf == a.f.bpf && f->flags == 2, "found by its key");
+    is_int(files(), 0, "what nobody keeps is in no file");
+    seccomp_keep(c, f);
+    seccomp_keep(c, f);
+    is_int(files(), 1, "one file for what is kept");
     ok(!seccomp_find(c, "") && !seccomp_find(c, "0123456789abcdef0123456789abcdef"
                                              "0123456789abcdef0123456789abcdef"),
        "no other key finds anything");
@@ -181,6 +205,18 @@ int main(void)
     is_int(runs(), n, "finds it compiled");
     a = ask(c, NULL, 0);
     ok(a.f.bpf && a.f.flags == 2 && runs() == n, "a default profile from a file");
+    a = ask(c, p1, 1);
+    seccomp_keep(c, &a.f);
+    n = runs();
+    is_int(files(), 2, "another one");
+    seccomp_collect(c, is_key, key);
+    is_int(files(), 1, "collected, since nobody uses it");
+    seccomp_drop(c, key);
+    is_int(files(), 0, "dropped");
+    a = ask(c, p1, 0);
+    ok(a.f.bpf && runs() == n, "both are still in memory");
+    seccomp_keep(c, &a.f);
+    is_int(files(), 1, "and can be kept again");
     c = seccomp_free(c);
     snprintf(cmd, sizeof cmd, "for f in %s/seccomp/*; do echo torn >$f; done", state);
     is_int(system(cmd), 0, "the files are damaged");

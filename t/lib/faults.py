@@ -25,6 +25,8 @@ class Strace:
 
     def attached(self):
         if self.proc.poll() is not None:
+            if dead(self.daemon):    # the accident came first: being attached to ends its wait, and it calls
+                return True
             raise RuntimeError("strace: " + self.proc.stderr.read().decode("utf-8", "replace"))
         with open("/proc/%d/status" % self.daemon.pid) as f:
             return ("TracerPid:\t%d\n" % self.proc.pid) in f.read()

@@ -11,7 +11,7 @@ from counted import supervisor_of  # noqa: E402
 
 # 256 requests that wait for the supervisor hold some 1,600 descriptors
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-d = Daemon()
+d = Daemon(config={"supervisor_stall": "1h"})     # one stands still here for as long as it takes
 pod = d.runp("p", pid=pb.POD)
 ctr = d.start(pod, "main", envs=[{"key": "WHO", "value": b"main"}], working_dir="/tmp",
               security={"supplemental_groups": [77], "capabilities": {"drop_capabilities": ["ALL"]}, "no_new_privs": True})

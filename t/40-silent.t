@@ -8,7 +8,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cricket import *  # noqa: E402,F403
 
-d = Daemon(config={"supervisor_stall": "10s"})
+STALL = int(10 * SLOW)
+d = Daemon(config={"supervisor_stall": "1h"})     # while pods are made: a network namespace may have to wait for others
 names = ("asked", "stopped", "removed", "known", "again", "full", "fine")
 pods = {n: d.runp(n) for n in (*names, "empty")}
 runs = {n: d.start(pods[n], "runs") for n in names}
@@ -19,7 +20,7 @@ created = d.create(pods["asked"], "created", command=["sleep", "7654321"])
 
 
 def hangs(name):
-    return r"sandbox %s: its supervisor \(pid %d\) hangs, it has not answered for 10 s" % (pods[name], sups[name])
+    return r"sandbox %s: its supervisor \(pid %d\) hangs, it has not answered for %d s" % (pods[name], sups[name], STALL)
 
 
 def refused(future, name, what):
@@ -42,6 +43,9 @@ def processes(word):
             pass
     return found
 
+
+d.config["supervisor_stall"] = "%ds" % STALL
+d.restart()
 
 # --- what is asked of it
 freeze(sups["asked"])

@@ -103,8 +103,9 @@ ctr = start(pod, device(l3CacheSchema="L3:0=f", enableMonitoring=True), command=
 is_(place(d.pid_of(ctr)), (ctr, ctr), "its first process is in a group with the container's id, and is counted")
 is_(groups(), [ctr], "that is the only one")
 is_(schemata(ctr), {"L3": 0xf, "MB": 2048}, "its schemata")
-tasks = read(ctr, "mon_groups", ctr, "tasks").split()
-ok(len(tasks) == 2 and str(d.pid_of(ctr)) in tasks, "what it starts is in there, too", tasks)
+tasks = wait_until(lambda: len(read(ctr, "mon_groups", ctr, "tasks").split()) == 2 and read(ctr, "mon_groups", ctr, "tasks").split(),
+                   "the first process has started another")
+ok(str(d.pid_of(ctr)) in tasks, "what it starts is in there, too", tasks)
 is_(place(ctr=ctr), (ctr, ctr), "and so is an exec")
 is_(place(d.pid), ("/", ""), "the daemon is not")
 is_(len(os.listdir(os.path.join(root, ctr, "mon_groups", ctr, "mon_data"))), 1, "there is something to read")

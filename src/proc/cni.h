@@ -88,8 +88,8 @@ int cni_check(struct cni *c, const struct cni_attach *a, int64_t timeout_ms, cni
  * meanwhile begins when it is over; one GC at a time (-EBUSY). */
 int cni_gc(struct cni *c, const char *const *ids, int64_t timeout_ms, cni_done_fn done, void *arg,
            struct cni_call **ret, struct err *err);
-/* The running plugin may end by itself for some seconds (one that is killed may leave behind what no
- * DEL finds), then it is killed; no other is started. An ADD is DELeted then; done is called
+/* The running plugin may end by itself for some seconds (one that is killed may leave behind what
+ * no DEL finds), then it is killed; no other is started. An ADD is DELeted then; done is called
  * (GRPC_CANCELLED) when that is over, never inside of cni_cancel(). An undo that runs already goes
  * on. */
 void cni_cancel(struct cni_call *c);

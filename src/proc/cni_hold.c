@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* DEL must not come while an ADD still works: what that does afterwards nobody undoes. Nor may it be
- * killed without need: host-local makes a file named as the address and then writes into it whose it
- * is, and a file without an owner is an address that is lost for ever.
+/* DEL must not come while an ADD still works: what that does afterwards nobody undoes. Nor may it
+ * be killed without need: host-local makes a file named as the address and then writes into it
+ * whose it is, and a file without an owner is an address that is lost for ever.
  *
  * So plugins of a daemon that is killed go on, and the next one has to know when they are done. It
  * was not their parent, and their names, groups and environments can be changed, or are not there
- * yet in the middle of an execve(2). An open FIFO is handed on by fork and execve without a gap, and
- * closed by an exit only after the last thing that the process could do:
+ * yet in the middle of an execve(2). An open FIFO is handed on by fork and execve without a gap,
+ * and closed by an exit only after the last thing that the process could do:
  *
  *      daemon   mkfifo, open read-write ---- plugins inherit it ---- unlink     (cni_call.c)
  *      killed   its own descriptor is closed, theirs are not

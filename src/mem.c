@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 static void *check(void *p, size_t n)
 {
@@ -84,6 +85,7 @@ static int drop_clean(struct dl_phdr_info *info, size_t size, void *page)
 void mem_init(void)
 {
     (void)mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+    (void)prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 }
 
 void mem_trim(void)

@@ -18,7 +18,9 @@ char *mem_strdup(const char *s);                 /* NULL stays NULL */
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Once, at the start: large buffers are given back to the kernel when they are freed. malloc's own
- * idea is to keep as much as the largest buffer so far. mallopt(3). */
+ * idea is to keep as much as the largest buffer so far. And no huge pages: where they are given to
+ * everybody, as by Debian's kernels, khugepaged makes 2 MiB out of the few pages that mem_trim() has
+ * left. Children inherit that; cricket-pod takes it back. mallopt(3), PR_SET_THP_DISABLE. */
 void mem_init(void);
 
 /* Gives back what an idle process does not need: free heap pages to the kernel, and the clean pages

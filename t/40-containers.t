@@ -173,6 +173,17 @@ is_(ids(), before, "nothing of them is left")
 
 # --- the removal
 pid = d.pid_of(ctr)
+
+
+def huge_pages(p):
+    with open("/proc/%s/status" % p) as f:
+        return re.search(r"^THP_enabled:\t(\d)$", f.read(), re.M)
+
+
+if huge_pages("self") and huge_pages("self")[1] == "1":
+    is_([huge_pages(p)[1] for p in (d.pid, pid)], ["0", "1"], "transparent huge pages: not for the daemon, for containers as ever")
+else:
+    skip("no transparent huge pages here")
 d.RemoveContainer(container_id=ctr)
 ok(not os.path.exists("/proc/%d" % pid), "RemoveContainer kills what runs")
 fails(d.ContainerStatus, "NOT_FOUND", ctr[:8], "removed: not found", container_id=ctr)

@@ -194,6 +194,7 @@ static void start(void)
     (void)prctl(PR_SET_NAME, "cricket-pod", 0, 0, 0);
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    (void)prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0); /* the daemon's choice is not for containers */
     if (chdir("/") < 0)
         _exit(1);
     (void)umask(022);

@@ -24,8 +24,6 @@ class Strace:
         cricket.wait_until(self.attached, "strace is attached")
 
     def attached(self):
-        if dead(self.daemon):        # the accident was at its very first call
-            return True
         if self.proc.poll() is not None:
             if dead(self.daemon):    # the accident came first: being attached to ends its wait, and it calls
                 return True

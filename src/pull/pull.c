@@ -380,7 +380,13 @@ static const struct op_step pull_steps[] = {
     { 0 },
 };
 
-static const struct op_class pull_class = { "pull", pull_steps, NULL, on_cancel, on_end };
+static const struct op_class pull_class = {
+    .name = "pull",
+    .steps = pull_steps,
+    .cancel = on_cancel,
+    .done = on_end,
+    .told = true,                    /* by image_pull.c, with the whole reference */
+};
 
 int pull_start(struct puller *p, const char *ref, const struct pull_auth *auth, pull_done_fn done,
                void *arg, struct pull **ret, struct err *err)

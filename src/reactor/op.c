@@ -26,7 +26,7 @@ static const struct op_step *current(const struct op *op)
 /* The one place that tells of every operation that has failed; who asked for it hears the same. */
 static void log_end(const struct op *op)
 {
-    enum log_level level = !op->undoing ? LOG_LEVEL_DEBUG
+    enum log_level level = !op->undoing || op->cls->told ? LOG_LEVEL_DEBUG
                          : op->cancelled ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR;
 
     if (log_enabled(level))

@@ -47,6 +47,7 @@ struct op_class {
     const struct op_step *undo;      /* or NULL */
     void (*cancel)(struct op *op);   /* or NULL: the operation cannot be cancelled, it finishes */
     void (*done)(struct op *op);
+    bool told;                       /* done tells the log of a failure, the runner need not */
 };
 
 struct op {

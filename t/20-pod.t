@@ -324,9 +324,10 @@ is_(run(d, "echo x >/dev/stdout; touch /proc/self/fd/1", uid=1000), (0, "x\n"), 
 fails(d, "chdir '/proc/self/fd/3'", "no working directory through a descriptor", cwd="/proc/self/fd/3")
 fails(d, "chdir '/proc/1/root'", "nor through another process", cwd="/proc/1/root")
 
-# mkdir: EPERM; else allow. Loaded with no_new_privs after, without it before capabilities go.
+# mkdir and mkdirat: EPERM; else allow. Loaded with no_new_privs after, without it before capabilities go.
+MKDIR = {"x86_64": (83, 258)}.get(os.uname().machine, (34, 34))
 BPF = [struct.unpack("<Q", struct.pack("<HBBI", *i))[0] for i in (
-    (0x20, 0, 0, 0), (0x15, 0, 1, 83), (0x06, 0, 0, 0x00050001), (0x15, 0, 1, 258), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000))]
+    (0x20, 0, 0, 0), (0x15, 0, 1, MKDIR[0]), (0x06, 0, 0, 0x00050001), (0x15, 0, 1, MKDIR[1]), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000))]
 for nnp in (True, False):
     st, text = run(d, "mkdir /tmp/x 2>&1; grep -E 'Seccomp:|NoNew' /proc/self/status", seccomp=BPF, nnp=nnp)
     like(text, r"Operation not permitted\nNoNewPrivs:\t%d\nSeccomp:\t2\n" % nnp, "a filter, no_new_privs %s" % nnp)

@@ -130,9 +130,15 @@ static void job_done(struct op *op)
 
 static const struct op_step steps[] = { { "one", one }, { "two", two }, { "three", three }, { 0 } };
 static const struct op_step undo[] = { { "a", undo_a }, { "b", undo_b }, { "c", undo_c }, { 0 } };
-static const struct op_class cls = { "job", steps, undo, job_cancel, job_done };
-static const struct op_class no_undo = { "job", steps, NULL, job_cancel, job_done };
-static const struct op_class stubborn = { "job", steps, undo, NULL, job_done };
+static const struct op_class cls = {
+    .name = "job", .steps = steps, .undo = undo, .cancel = job_cancel, .done = job_done
+};
+static const struct op_class no_undo = {
+    .name = "job", .steps = steps, .cancel = job_cancel, .done = job_done
+};
+static const struct op_class stubborn = {
+    .name = "job", .steps = steps, .undo = undo, .done = job_done
+};
 
 static void start_class(struct job *j, const struct op_class *c)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints, the part that is the same for a container and for a pod: what a worker is told, and
- * how it is started and heard. */
+ * how it is started, heard and called off. */
 #include "handlers/checkpoint.h"
 
 #include "config.h"
@@ -11,6 +11,7 @@
 #include "reactor/pool.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -209,19 +210,62 @@ json_t *pod_checkpoint_undo_job(const struct sandbox *s)
 
 /* ---- the worker */
 
-int checkpoint_start(struct handlers *h, const char *what, json_t *job, const int *pidfds, size_t n,
-                     child_exit_fn on_exit, void *arg, int *ret_sock, struct child **ret,
-                     struct err *err)
+bool ctr_has_ended(const struct ctr *c)
+{
+    struct pollfd p = { c->pidfd, POLLIN, 0 };
+
+    return c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || c->pidfd < 0 ||
+           poll(&p, 1, 0) > 0;
+}
+
+static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
+{
+    struct checkpoint_worker *w = container_of(t, struct checkpoint_worker, timer);
+
+    (void)ev;
+    (void)revents;
+    loop_name(w->h->loop, "checkpoint timer");
+    if (w->called_off) {
+        child_kill(w->child, SIGKILL);
+        return;
+    }
+    w->timed_out = true;
+    checkpoint_worker_call_off(w);
+}
+
+void checkpoint_worker_init(struct checkpoint_worker *w, struct handlers *h)
+{
+    w->h = h;
+    w->sock = -1;
+    w->started_ms = clock_mono_ms();
+    ev_timer_init(&w->timer, on_timer, 0., 0.);
+}
+
+void checkpoint_worker_deinit(struct checkpoint_worker *w)
+{
+    ev_timer_stop(loop_ev(w->h->loop), &w->timer);
+    w->sock = fd_close(w->sock);
+    if (w->child)
+        child_disown(w->child);
+    if (w->rpc) {
+        rpc_on_gone(w->rpc, NULL, NULL);
+        rpc_release(w->rpc);
+    }
+}
+
+int checkpoint_worker_start(struct checkpoint_worker *w, const char *what, json_t *job,
+                            const int *pidfds, size_t n, child_exit_fn on_exit, void *arg,
+                            struct err *err)
 {
     auto_free char *name = mem_strdup(what), *text = json_dumps(job, JSON_COMPACT);
-    char *argv[] = { h->worker_path, name, NULL };
+    char *argv[] = { w->h->worker_path, name, NULL };
     struct child_opts o = CHILD_OPTS_INIT;
     auto_fd int in = memfd_create("checkpoint", MFD_CLOEXEC), theirs = -1;
     auto_free struct child_fd *fds = mem_array(n + 2, sizeof *fds);
     size_t len = text ? strlen(text) : 0;
     int pair[2], r;
 
-    *ret_sock = -1;
+    w->sock = fd_close(w->sock);
     if (in < 0 || !text || pwrite(in, text, len, 0) != (ssize_t)len)
         return err_sys(err, "job for cricket-worker");
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -231,31 +275,50 @@ int checkpoint_start(struct handlers *h, const char *what, json_t *job, const in
     fds[1] = (struct child_fd){ theirs, 3 };
     for (size_t i = 0; i < n; i++)
         fds[2 + i] = (struct child_fd){ pidfds[i], 4 + (int)i };
-    o.path = h->worker_path;
+    o.path = w->h->worker_path;
     o.argv = argv;
     o.fds = fds;
     o.n_fds = n + 2;
     o.new_session = true;
-    r = child_spawn(h->loop, &o, on_exit, arg, ret, err);
+    r = child_spawn(w->h->loop, &o, on_exit, arg, &w->child, err);
     if (r < 0)
         fd_close(pair[0]);
     else
-        *ret_sock = pair[0];
+        w->sock = pair[0];
     return r;
 }
 
-bool ctr_has_ended(const struct ctr *c)
+void checkpoint_worker_call_off(struct checkpoint_worker *w)
 {
-    struct pollfd p = { c->pidfd, POLLIN, 0 };
-
-    return c->rec->state != CRICKET__STATE__CONTAINER__STATE__RUNNING || c->pidfd < 0 ||
-           poll(&p, 1, 0) > 0;
+    if (w->called_off)
+        return;
+    w->called_off = true;
+    (void)shutdown(w->sock, SHUT_WR);
+    loop_timer(w->h->loop, &w->timer, CHECKPOINT_UNDO_MS);
 }
 
-int checkpoint_last_word(int sock, int exit_status, struct err *err)
+static void on_rpc_gone(struct rpc *rpc, enum rpc_gone why, void *arg)
+{
+    struct checkpoint_worker *w = arg;
+
+    (void)why;
+    rpc_release(rpc);
+    w->rpc = NULL;
+    checkpoint_worker_call_off(w);
+}
+
+void checkpoint_worker_serve(struct checkpoint_worker *w, struct rpc *rpc, int64_t timeout_ms)
+{
+    w->rpc = rpc;
+    rpc_keep(rpc);
+    rpc_on_gone(rpc, on_rpc_gone, w);
+    loop_timer(w->h->loop, &w->timer, timeout_ms);
+}
+
+int checkpoint_worker_last_word(const struct checkpoint_worker *w, int exit_status, struct err *err)
 {
     char buf[ERR_TEXT_MAX + 16];
-    ssize_t n = recv(sock, buf, sizeof buf - 1, MSG_DONTWAIT);
+    ssize_t n = recv(w->sock, buf, sizeof buf - 1, MSG_DONTWAIT);
     int grpc = GRPC_INTERNAL, at = 0;
 
     buf[n < 0 ? 0 : n] = '\0';

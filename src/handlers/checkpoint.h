@@ -16,15 +16,38 @@ int pod_checkpoint_job(struct sandbox *s, struct ctr *const *v, size_t n, const 
                        json_t **ret, struct err *err);
 /* What undoes the checkpoint that is on record for s. */
 json_t *pod_checkpoint_undo_job(const struct sandbox *s);
-/* Starts `cricket-worker what` with the job and these pidfds. To close *ret_sock, or to shut it
- * down for writing, is to call the job off, which the worker then undoes, and ends. */
-int checkpoint_start(struct handlers *h, const char *what, json_t *job, const int *pidfds, size_t n,
-                     child_exit_fn on_exit, void *arg, int *ret_sock, struct child **ret,
-                     struct err *err);
-/* Of a worker that has ended: 0, or its error. GRPC_INTERNAL where it said nothing. */
-int checkpoint_last_word(int sock, int exit_status, struct err *err);
 /* Also before its supervisor has told. */
 bool ctr_has_ended(const struct ctr *c);
+
+enum { CHECKPOINT_UNDO_MS = 60 * 1000 };    /* the worker's, longer than it gives criu */
+
+/* A worker and the request that it works for. When the client goes or the time is up it is called
+ * off, once: it undoes what it did, and ends; when that takes too long it is killed, and criu with
+ * it. on_exit comes in any case, and then the request, if it still waits, is answered. */
+struct checkpoint_worker {
+    struct handlers *h;
+    struct rpc *rpc;                 /* NULL: nobody waits any more */
+    struct child *child;             /* on_exit sets it to NULL */
+    int sock;                        /* its last word; closed, the job is off */
+    struct ev_timer timer;
+    int64_t started_ms;
+    bool timed_out;                  /* called off for that */
+    bool called_off;                 /* or nothing that could be: the timer kills */
+};
+
+void checkpoint_worker_init(struct checkpoint_worker *w, struct handlers *h);
+/* One that still runs undoes what it did, unheard. */
+void checkpoint_worker_deinit(struct checkpoint_worker *w);
+/* Starts `cricket-worker what` with the job and these pidfds; also the next one after an exit. */
+int checkpoint_worker_start(struct checkpoint_worker *w, const char *what, json_t *job,
+                            const int *pidfds, size_t n, child_exit_fn on_exit, void *arg,
+                            struct err *err);
+/* rpc, which this keeps, waits for it for so long. */
+void checkpoint_worker_serve(struct checkpoint_worker *w, struct rpc *rpc, int64_t timeout_ms);
+void checkpoint_worker_call_off(struct checkpoint_worker *w);
+/* Of a worker that has ended: 0, or its error. GRPC_INTERNAL where it said nothing. */
+int checkpoint_worker_last_word(const struct checkpoint_worker *w, int exit_status,
+                                struct err *err);
 
 /* --- ctr_checkpoint.c */
 bool ctr_checkpoint_runs(const struct ctr *c);

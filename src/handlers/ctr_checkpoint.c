@@ -15,23 +15,16 @@
 
 #include <inttypes.h>
 #include <limits.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/socket.h>
 
 enum {
     TIMEOUT_MS = 10 * 60 * 1000,     /* of a request that names none */
-    UNDO_MS = 60 * 1000,             /* the worker's, longer than it gives criu */
 };
 
 struct checkpoint {
     struct exec_base base;           /* first: ended with the container */
-    struct rpc *rpc;                 /* NULL: nobody waits any more */
-    struct child *child;
-    int sock;
-    struct ev_timer timer;
-    int64_t timeout_ms, started_ms;
-    bool timed_out;
+    struct checkpoint_worker worker;
+    int64_t timeout_ms;
 };
 
 static int make_job(struct ctr *c, const char *location, json_t **ret, struct err *err)
@@ -55,47 +48,18 @@ static int make_job(struct ctr *c, const char *location, json_t **ret, struct er
 static void destroy(struct checkpoint *k)
 {
     list_del(&k->base.l);
-    ev_timer_stop(loop_ev(k->base.c->h->loop), &k->timer);
-    fd_close(k->sock);
-    if (k->child)
-        child_disown(k->child);      /* it undoes what it did: the socket is closed */
-    if (k->rpc) {
-        rpc_on_gone(k->rpc, NULL, NULL);
-        rpc_release(k->rpc);
-    }
+    checkpoint_worker_deinit(&k->worker);
     free(k);
-}
-
-/* The worker is told to give up; its end follows. */
-static void call_off(struct checkpoint *k)
-{
-    (void)shutdown(k->sock, SHUT_WR);
-    loop_timer(k->base.c->h->loop, &k->timer, UNDO_MS);
-}
-
-static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
-{
-    struct checkpoint *k = container_of(t, struct checkpoint, timer);
-
-    (void)ev;
-    (void)revents;
-    loop_name(k->base.c->h->loop, "checkpoint timer");
-    if (k->timed_out || !k->rpc) {
-        child_kill(k->child, SIGKILL);    /* criu goes with it */
-        return;
-    }
-    k->timed_out = true;
-    call_off(k);
 }
 
 /* The worker's last word into err; 0: the archive is there. */
 static int last_word(struct checkpoint *k, int exit_status, struct err *err)
 {
-    int r = checkpoint_last_word(k->sock, exit_status, err);
+    int r = checkpoint_worker_last_word(&k->worker, exit_status, err);
 
     if (r == 0 || err->grpc == GRPC_INTERNAL)
         return r;
-    if (k->timed_out) {
+    if (k->worker.timed_out) {
         err_note(err, "not done after %lld s", (long long)(k->timeout_ms / 1000));
         err->grpc = GRPC_DEADLINE_EXCEEDED;
     } else if (ctr_has_ended(k->base.c)) {
@@ -111,33 +75,21 @@ static void on_exit_(void *arg, int exit_status)
     struct ctr *c = k->base.c;
     Runtime__V1__CheckpointContainerResponse reply =
         RUNTIME__V1__CHECKPOINT_CONTAINER_RESPONSE__INIT;
+    long long took = (long long)(clock_mono_ms() - k->worker.started_ms);
     struct err err = ERR_INIT;
 
-    k->child = NULL;
+    k->worker.child = NULL;
     if (last_word(k, exit_status, &err) == 0) {
-        log_info("op=checkpoint ctr=%s took_ms=%lld", c->id,
-                 (long long)(clock_mono_ms() - k->started_ms));
-        if (k->rpc)
-            rpc_ok(k->rpc, &reply.base);
+        log_info("op=checkpoint ctr=%s took_ms=%lld", c->id, took);
+        if (k->worker.rpc)
+            rpc_ok(k->worker.rpc, &reply.base);
     } else {
         err_note(&err, "checkpoint container %s", c->id);
-        log_error("op=checkpoint ctr=%s took_ms=%lld err='%s'", c->id,
-                  (long long)(clock_mono_ms() - k->started_ms), err.text);
-        if (k->rpc)
-            rpc_fail_err(k->rpc, &err);
+        log_error("op=checkpoint ctr=%s took_ms=%lld err='%s'", c->id, took, err.text);
+        if (k->worker.rpc)
+            rpc_fail_err(k->worker.rpc, &err);
     }
     destroy(k);
-}
-
-static void on_rpc_gone(struct rpc *rpc, enum rpc_gone why, void *arg)
-{
-    struct checkpoint *k = arg;
-
-    (void)why;
-    rpc_release(rpc);
-    k->rpc = NULL;
-    if (!k->timed_out)
-        call_off(k);
 }
 
 /* The container goes away, or the daemon. */
@@ -145,9 +97,9 @@ static void on_end(struct exec_base *b)
 {
     struct checkpoint *k = container_of(b, struct checkpoint, base);
 
-    if (k->rpc)
-        rpc_fail(k->rpc, GRPC_UNAVAILABLE, "checkpoint container %s: it is being removed, or the "
-                 "daemon ends", b->c->id);
+    if (k->worker.rpc)
+        rpc_fail(k->worker.rpc, GRPC_UNAVAILABLE, "checkpoint container %s: it is being removed, "
+                 "or the daemon ends", b->c->id);
     destroy(k);
 }
 
@@ -207,14 +159,9 @@ void handle_checkpoint_container(struct rpc *rpc, const ProtobufCMessage *req, v
     k->base.c = c;
     k->base.end = on_end;
     list_add_tail(&c->execs, &k->base.l);
-    k->started_ms = clock_mono_ms();
+    checkpoint_worker_init(&k->worker, c->h);
     k->timeout_ms = q->timeout ? q->timeout * 1000 : TIMEOUT_MS;
-    ev_timer_init(&k->timer, on_timer, 0., 0.);
-    k->rpc = rpc;
-    rpc_keep(rpc);
-    rpc_on_gone(rpc, on_rpc_gone, k);
-    r = checkpoint_start(c->h, "checkpoint", job, &c->pidfd, 1, on_exit_, k, &k->sock, &k->child,
-                         &err);
+    r = checkpoint_worker_start(&k->worker, "checkpoint", job, &c->pidfd, 1, on_exit_, k, &err);
     json_decref(job);
     if (r < 0) {
         err_note(&err, "checkpoint container %s", c->id);
@@ -222,5 +169,5 @@ void handle_checkpoint_container(struct rpc *rpc, const ProtobufCMessage *req, v
         destroy(k);
         return;
     }
-    loop_timer(k->base.c->h->loop, &k->timer, k->timeout_ms);
+    checkpoint_worker_serve(&k->worker, rpc, k->timeout_ms);
 }

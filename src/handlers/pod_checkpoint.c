@@ -16,30 +16,21 @@
 #include "proc/cgroup.h"
 
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 enum {
     MEMBERS_MAX = 100,               /* a pidfd of each goes to the worker */
-    UNDO_MS = 60 * 1000,             /* the worker's, longer than it gives criu */
     MARGIN_MS = 12 * 1000,           /* of the deadline, kept for it: as long as it gives criu */
 };
 
 struct pod_checkpoint {
     struct list l;                   /* in handlers.pod_checkpoints */
-    struct handlers *h;
+    struct checkpoint_worker worker;
     char sandbox[ID_LEN + 1];        /* it may be gone before us */
     char (*ctrs)[ID_LEN + 1];
     size_t n;
     json_t *undo;                    /* the job that does away with this one */
-    struct rpc *rpc;                 /* NULL: nobody waits any more */
-    struct child *child;
-    int sock;
-    struct ev_timer timer;
-    int64_t started_ms;
-    bool timed_out, called_off, undoing;
     const char *stopped;             /* one of ctrs: called off for its sake; or NULL */
     struct err err;                  /* the answer */
 };
@@ -48,14 +39,12 @@ static struct pod_checkpoint *pod_checkpoint_new(struct sandbox *s, struct ctr *
 {
     struct pod_checkpoint *k = mem_new(struct pod_checkpoint);
 
-    k->h = s->h;
-    k->sock = -1;
+    checkpoint_worker_init(&k->worker, s->h);
     k->n = n;
     k->ctrs = mem_array(n, sizeof *k->ctrs);
     memcpy(k->sandbox, s->id, sizeof k->sandbox);
     for (size_t i = 0; i < n; i++)
         memcpy(k->ctrs[i], v[i]->id, sizeof k->ctrs[i]);
-    k->started_ms = clock_mono_ms();
     list_add_tail(&s->h->pod_checkpoints, &k->l);
     return k;
 }
@@ -63,14 +52,7 @@ static struct pod_checkpoint *pod_checkpoint_new(struct sandbox *s, struct ctr *
 static void pod_checkpoint_free(struct pod_checkpoint *k)
 {
     list_del(&k->l);
-    ev_timer_stop(loop_ev(k->h->loop), &k->timer);
-    fd_close(k->sock);
-    if (k->child)
-        child_disown(k->child);      /* it undoes what it did: the socket is closed */
-    if (k->rpc) {
-        rpc_on_gone(k->rpc, NULL, NULL);
-        rpc_release(k->rpc);
-    }
+    checkpoint_worker_deinit(&k->worker);
     json_decref(k->undo);
     free(k->ctrs);
     free(k);
@@ -93,7 +75,7 @@ static void record(struct sandbox *s, const struct pod_checkpoint *k, const char
 
 static void unrecord(const struct pod_checkpoint *k)
 {
-    struct sandbox *s = sandbox_by_id(k->h, k->sandbox);
+    struct sandbox *s = sandbox_by_id(k->worker.h, k->sandbox);
 
     if (!s || !s->rec->checkpoint)
         return;
@@ -105,7 +87,7 @@ static void unrecord(const struct pod_checkpoint *k)
 static void thaw(const struct pod_checkpoint *k)
 {
     for (size_t i = 0; i < k->n; i++) {
-        struct ctr *c = ctr_by_id(k->h, k->ctrs[i]);
+        struct ctr *c = ctr_by_id(k->worker.h, k->ctrs[i]);
 
         if (c && c->rec->cgroup_path[0])
             (void)cgroup_thaw(c->rec->cgroup_path);
@@ -114,45 +96,21 @@ static void thaw(const struct pod_checkpoint *k)
 
 /* ---- the worker */
 
-static void call_off(struct pod_checkpoint *k)
-{
-    if (k->called_off || k->undoing)
-        return;
-    k->called_off = true;
-    (void)shutdown(k->sock, SHUT_WR);
-    loop_timer(k->h->loop, &k->timer, UNDO_MS);
-}
-
-static void on_timer(struct ev_loop *ev, struct ev_timer *t, int revents)
-{
-    struct pod_checkpoint *k = container_of(t, struct pod_checkpoint, timer);
-
-    (void)ev;
-    (void)revents;
-    loop_name(k->h->loop, "pod checkpoint timer");
-    if (k->called_off || k->undoing) {
-        child_kill(k->child, SIGKILL);
-        return;
-    }
-    k->timed_out = true;
-    call_off(k);
-}
-
 static void finish(struct pod_checkpoint *k)
 {
     Runtime__V1__CheckpointPodResponse reply = RUNTIME__V1__CHECKPOINT_POD_RESPONSE__INIT;
-    long long took = (long long)(clock_mono_ms() - k->started_ms);
+    long long took = (long long)(clock_mono_ms() - k->worker.started_ms);
 
     unrecord(k);
     if (k->err.code) {
         err_note(&k->err, "checkpoint sandbox %s", k->sandbox);
         log_error("op=checkpointp sandbox=%s took_ms=%lld err='%s'", k->sandbox, took, k->err.text);
-        if (k->rpc)
-            rpc_fail_err(k->rpc, &k->err);
+        if (k->worker.rpc)
+            rpc_fail_err(k->worker.rpc, &k->err);
     } else {
         log_info("op=checkpointp sandbox=%s containers=%zu took_ms=%lld", k->sandbox, k->n, took);
-        if (k->rpc)
-            rpc_ok(k->rpc, &reply.base);
+        if (k->worker.rpc)
+            rpc_ok(k->worker.rpc, &reply.base);
     }
     pod_checkpoint_free(k);
 }
@@ -161,7 +119,7 @@ static void on_undone(void *arg, int exit_status)
 {
     struct pod_checkpoint *k = arg;
 
-    k->child = NULL;
+    k->worker.child = NULL;
     if (exit_status != 0)
         log_warn("op=checkpointp sandbox=%s step=undo status=%d, files may be left in '%s'",
                  k->sandbox, exit_status, json_string_value(json_object_get(k->undo, "output")));
@@ -172,24 +130,23 @@ static void undo(struct pod_checkpoint *k)
 {
     struct err err = ERR_INIT;
 
-    k->undoing = true;
+    k->worker.called_off = true;
     thaw(k);
-    k->sock = fd_close(k->sock);
-    if (checkpoint_start(k->h, "checkpoint-pod", k->undo, NULL, 0, on_undone, k, &k->sock,
-                         &k->child, &err) < 0) {
+    if (checkpoint_worker_start(&k->worker, "checkpoint-pod", k->undo, NULL, 0, on_undone, k,
+                                &err) < 0) {
         log_warn("op=checkpointp sandbox=%s step=undo err='%s', files may be left in '%s'",
                  k->sandbox, err.text, json_string_value(json_object_get(k->undo, "output")));
         finish(k);
         return;
     }
-    loop_timer(k->h->loop, &k->timer, UNDO_MS);
+    loop_timer(k->worker.h->loop, &k->worker.timer, CHECKPOINT_UNDO_MS);
 }
 
 /* The one that has ended, or NULL. */
 static const char *ended(const struct pod_checkpoint *k)
 {
     for (size_t i = 0; i < k->n; i++) {
-        struct ctr *c = ctr_by_id(k->h, k->ctrs[i]);
+        struct ctr *c = ctr_by_id(k->worker.h, k->ctrs[i]);
 
         if (!c || ctr_has_ended(c))
             return k->ctrs[i];
@@ -202,11 +159,11 @@ static void on_exit_(void *arg, int exit_status)
     struct pod_checkpoint *k = arg;
     const char *id;
 
-    k->child = NULL;
-    if (checkpoint_last_word(k->sock, exit_status, &k->err) < 0) {
+    k->worker.child = NULL;
+    if (checkpoint_worker_last_word(&k->worker, exit_status, &k->err) < 0) {
         bool silent = k->err.grpc == GRPC_INTERNAL;
 
-        if (k->timed_out) {
+        if (k->worker.timed_out) {
             err_note(&k->err, "its deadline came before its end");
             k->err.grpc = GRPC_DEADLINE_EXCEEDED;
         } else if (k->stopped) {
@@ -222,16 +179,6 @@ static void on_exit_(void *arg, int exit_status)
         }
     }
     finish(k);
-}
-
-static void on_rpc_gone(struct rpc *rpc, enum rpc_gone why, void *arg)
-{
-    struct pod_checkpoint *k = arg;
-
-    (void)why;
-    rpc_release(rpc);
-    k->rpc = NULL;
-    call_off(k);
 }
 
 /* ---- what others ask */
@@ -254,9 +201,9 @@ void pod_checkpoint_call_off(struct handlers *h, const struct ctr *c)
     list_each(k, &h->pod_checkpoints, struct pod_checkpoint, l)
         for (size_t i = 0; i < k->n; i++)
             if (strcmp(k->ctrs[i], c->id) == 0) {
-                if (!k->called_off)
+                if (!k->worker.called_off)
                     k->stopped = k->ctrs[i];
-                call_off(k);
+                checkpoint_worker_call_off(&k->worker);
             }
 }
 
@@ -274,7 +221,6 @@ void pod_checkpoint_recover(struct sandbox *s)
         if ((v[n] = ctr_by_id(s->h, p->container_ids[i])))
             n++;
     k = pod_checkpoint_new(s, v, n);
-    ev_timer_init(&k->timer, on_timer, 0., 0.);
     k->undo = pod_checkpoint_undo_job(s);
     err_rpc(&k->err, GRPC_UNAVAILABLE, "the runtime ended before it did");
     undo(k);
@@ -285,8 +231,8 @@ void pod_checkpoints_end(struct handlers *h)
     struct pod_checkpoint *k;
 
     while ((k = list_first(&h->pod_checkpoints, struct pod_checkpoint, l))) {
-        if (k->rpc)
-            rpc_fail(k->rpc, GRPC_UNAVAILABLE, "checkpoint sandbox %s: the runtime ends",
+        if (k->worker.rpc)
+            rpc_fail(k->worker.rpc, GRPC_UNAVAILABLE, "checkpoint sandbox %s: the runtime ends",
                      k->sandbox);
         pod_checkpoint_free(k);      /* on record: the next start has a look at it */
     }
@@ -390,25 +336,21 @@ static int begin(struct rpc *rpc, struct sandbox *s, const Runtime__V1__Checkpoi
     for (size_t i = 0; i < n; i++)
         pidfds[i] = v[i]->pidfd;
     k = pod_checkpoint_new(s, v, n);
-    ev_timer_init(&k->timer, on_timer, 0., 0.);
     record(s, k, q->output_path);
     k->undo = pod_checkpoint_undo_job(s);
     if (!store_commit(s->h->store))
         r = err_rpc(err, GRPC_UNAVAILABLE, "that it is made cannot be recorded");
     if (r == 0)
-        r = checkpoint_start(s->h, "checkpoint-pod", job, pidfds, n, on_exit_, k, &k->sock,
-                             &k->child, err);
+        r = checkpoint_worker_start(&k->worker, "checkpoint-pod", job, pidfds, n, on_exit_, k, err);
     json_decref(job);
     if (r < 0) {
         unrecord(k);
         pod_checkpoint_free(k);
         return r;
     }
-    k->rpc = rpc;
-    rpc_keep(rpc);
-    rpc_on_gone(rpc, on_rpc_gone, k);
     left = rpc_deadline_ms(rpc) - clock_mono_ms();
-    loop_timer(k->h->loop, &k->timer, left - (left / 5 < MARGIN_MS ? left / 5 : MARGIN_MS));
+    checkpoint_worker_serve(&k->worker, rpc,
+                            left - (left / 5 < MARGIN_MS ? left / 5 : MARGIN_MS));
     return 0;
 }
 

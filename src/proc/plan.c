@@ -246,6 +246,30 @@ static void put_rdt(struct str *s, const struct plan_rdt *r, struct wire_plan *w
     w->rdt_schemata = flat_string(s, r->schemata);
 }
 
+static int put_restore(struct str *s, const struct plan *p, struct wire_plan *w, struct err *err)
+{
+    const struct plan_restore *r = p->restore;
+    const char *bad = p->process.oci_path            ? "by an OCI runtime"
+                      : p->process.tty               ? "with a terminal"
+                      : p->process.stdin_open        ? "with a stdin that is kept open"
+                      : p->pidns != PLAN_PID_OWN     ? "without a PID namespace of its own"
+                      : p->n_hooks                   ? "with hooks"
+                                                     : NULL;
+
+    if (!r)
+        return 0;
+    if (!r->dir || !r->criu || !r->worker)
+        return err_set(err, -EINVAL, "launch plan: restored from nowhere");
+    if (bad)
+        return err_rpc(err, GRPC_FAILED_PRECONDITION, "a container %s cannot be restored from a "
+                       "checkpoint", bad);
+    w->file.need = WIRE_NEED_RESTORE;
+    w->restore = flat_string(s, r->dir);
+    w->restore_criu = flat_string(s, r->criu);
+    w->restore_worker = flat_string(s, r->worker);
+    return 0;
+}
+
 struct wire_arr flat_pairs(struct str *s, const struct plan_pair *p, size_t n)
 {
     return put_pairs(s, p, n);
@@ -287,6 +311,9 @@ int plan_encode(const struct plan *p, int *ret_fd, struct err *err)
     w.readonly = put_strings(&s, p->readonly, p->n_readonly, false);
     put_hooks(&s, p, &w);
     put_rdt(&s, p->rdt, &w);
+    r = put_restore(&s, p, &w, err);
+    if (r < 0)
+        return r;
     memcpy(s.p, &w, sizeof w);
     return flat_finish(&s, WIRE_PLAN_CTR, "cricket-plan", ret_fd, err);
 }

@@ -95,6 +95,13 @@ struct plan_rdt {
     bool need_cmt, need_mbm;         /* which is of no use where nothing counts that */
 };
 
+/* What a checkpoint held of a container goes on in place of `argv`: criu restores it. */
+struct plan_restore {
+    const char *dir;                 /* with checkpoint/ (criu's images); its log is written there */
+    const char *criu;                /* the program */
+    const char *worker;              /* cricket-worker, which runs it */
+};
+
 enum plan_pidns { PLAN_PID_POD, PLAN_PID_OWN, PLAN_PID_HOST, PLAN_PID_TARGET };
 
 /* What both a container's first process and a process exec'ed into it have. */
@@ -157,6 +164,9 @@ struct plan {
     const struct plan_pair *netdevs; /* key: a network interface of the host, value: in the pod */
     size_t n_netdevs;
     const struct plan_rdt *rdt;      /* NULL: none */
+    /* NULL: the process is executed. Else with a PID namespace of the container's own, and without
+     * a terminal, stdin, hooks, OCI runtime or user namespace. */
+    const struct plan_restore *restore;
 };
 
 /* Where cricket-pod has what config.json names (pod/oci.c). Caller frees. */

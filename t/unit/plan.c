@@ -149,6 +149,8 @@ static size_t walk(void *base)
         n += strlen(view_str(base, w->rdt_group));
     if (w->file.need >= WIRE_NEED_RDT && w->rdt_schemata)
         n += strlen(view_str(base, w->rdt_schemata));
+    if (w->file.need >= WIRE_NEED_RESTORE && w->restore)
+        n += strlen(view_str(base, w->restore_worker));
     for (uint32_t i = 0; i < w->process.seccomp.count; i++)
         n += ((unsigned char *)view_at(base, &w->process.seccomp, i))[7] & 1;
     return n;
@@ -292,6 +294,56 @@ static void with_rdt(struct plan *p)
     close(fd);
 }
 
+static bool refused(const struct plan *p, struct err *e)
+{
+    int fd = -1;
+
+    return plan_encode(p, &fd, e) < 0 && fd < 0 && e->grpc == GRPC_FAILED_PRECONDITION;
+}
+
+static void with_restore(struct plan *p)
+{
+    static const struct plan_restore from = { "/c/1/restore", "/usr/sbin/criu", "/lib/worker" };
+    static const struct plan_hook hook = { PLAN_HOOK_POSTSTOP, "/h", argv1, envp1, 1 };
+    struct err e = ERR_INIT;
+    const char *why = NULL;
+    void *base;
+    size_t len;
+    int fd = -1;
+
+    p->restore = &from;
+    ok(refused(p, &e), "not with a terminal: %s", e.text);
+    p->process.tty = false;
+    p->process.stdin_open = true;
+    ok(refused(p, &e), "nor with a stdin: %s", e.text);
+    p->process.stdin_open = false;
+    p->process.oci_path = "/usr/bin/runc";
+    ok(refused(p, &e), "nor by an OCI runtime: %s", e.text);
+    p->process.oci_path = NULL;
+    p->pidns = PLAN_PID_POD;
+    ok(refused(p, &e), "nor in the pod's PID namespace: %s", e.text);
+    p->pidns = PLAN_PID_OWN;
+    p->hooks = &hook;
+    p->n_hooks = 1;
+    ok(refused(p, &e), "nor with hooks: %s", e.text);
+    p->n_hooks = 0;
+    ok(plan_encode(p, &fd, &e) == 0, "a plan to restore is encoded");
+    ok(view_map(fd, WIRE_PLAN_CTR, &base, &len, &why) == 0, "and mapped: %s", why ? why : "good");
+    struct wire_plan *w = base;
+    is_int(w->file.need, WIRE_NEED_RESTORE, "no older cricket-pod takes it");
+    is_str(view_str(base, w->restore), "/c/1/restore", "from where");
+    is_str(view_str(base, w->restore_criu), "/usr/sbin/criu", "by what");
+    is_str(view_str(base, w->restore_worker), "/lib/worker", "and by whom");
+    w->restore_worker = 0;
+    is_str(view_check(base, len, WIRE_PLAN_CTR), "restore", "half of it");
+    w->restore_worker = (wire_str)len;
+    is_str(view_check(base, len, WIRE_PLAN_CTR), "restore", "a name from outside");
+    w->restore_worker = w->restore;
+    hostile(base, len);
+    munmap(base, len);
+    close(fd);
+}
+
 int main(void)
 {
     struct plan p;
@@ -316,6 +368,8 @@ int main(void)
     with_hooks(&p);
     fill(&p);
     with_rdt(&p);
+    fill(&p);
+    with_restore(&p);
     fill(&p);
     fd = memfd_create("open", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     ok(ftruncate(fd, 4096) == 0 && view_map(fd, WIRE_PLAN_CTR, &base, &len, &why) == -EPERM,

@@ -370,6 +370,10 @@ void ctr_start(uint32_t serial, const struct wire_start *m, int *fds, size_t n_f
         l->target = fcntl(t->pidfd, F_DUPFD_CLOEXEC, 3);
         l->target_pid = t->pid;
     }
+    if (l->restore) {
+        start_failed(c, -ENOSYS, "this cricket-pod cannot restore a container from a checkpoint");
+        return;
+    }
     if (l->oci) {
         c->oci = strdup(view_str(l->base, l->plan->oci_path));
         if (!c->oci) {

@@ -285,6 +285,8 @@ static void look(struct launch *l, enum wire_kind kind)
         l->hooks = netdevs = false;
     }
     l->driven = l->oci || l->hooks || netdevs;
+    l->restore = kind == WIRE_PLAN_CTR && l->plan->file.need >= WIRE_NEED_RESTORE &&
+                 l->plan->restore;
     l->rdt = kind == WIRE_PLAN_CTR && l->plan->file.need >= WIRE_NEED_RDT && l->plan->rdt_flags;
 }
 

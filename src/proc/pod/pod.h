@@ -117,6 +117,7 @@ struct launch {
     unsigned long slack; /* timer slack of an OCI runtime's exec, ns, by which it is known; or 0 */
     bool userns;
     bool oci;                        /* the child drives an OCI runtime: oci.c */
+    bool restore;                    /* the child has criu restore the container */
     bool rdt;                        /* it joins, or makes, the container's place in resctrl */
     bool hooks;                      /* there are some, and no OCI runtime runs them */
     bool driven;                     /* the child drives another process: oci.c, hooks.c */

@@ -145,7 +145,9 @@ static const char *check_hooks(const struct view *v, const struct wire_plan *p)
 static const char *check_later(const struct view *v, const struct wire_plan *p)
 {
     bool hooks = p->file.need >= WIRE_NEED_HOOKS, rdt = p->file.need >= WIRE_NEED_RDT;
-    size_t body = rdt     ? sizeof *p
+    bool restore = p->file.need >= WIRE_NEED_RESTORE;
+    size_t body = restore ? sizeof *p
+                  : rdt   ? offsetof(struct wire_plan, restore)
                   : hooks ? offsetof(struct wire_plan, rdt_flags)
                           : offsetof(struct wire_plan, bundle);
 
@@ -158,6 +160,10 @@ static const char *check_later(const struct view *v, const struct wire_plan *p)
     if (rdt && (!str_ok(v, p->rdt_group) || !str_ok(v, p->rdt_schema) ||
                 !str_ok(v, p->rdt_schemata)))
         return "resctrl";
+    if (restore && (!str_ok(v, p->restore) || !str_ok(v, p->restore_criu) ||
+                    !str_ok(v, p->restore_worker) || !p->restore != !p->restore_criu ||
+                    !p->restore != !p->restore_worker))
+        return "restore";
     return hooks ? check_hooks(v, p) : NULL;
 }
 

@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 enum {
-    WIRE_VERSION = 6,
+    WIRE_VERSION = 7,
     WIRE_MSG_MAX = 1536,             /* bytes of one message */
     WIRE_EXEC_MAX = 16384,           /* of an EXEC with its plan */
     WIRE_FDS_MAX = 24,
@@ -251,8 +251,10 @@ struct wire_plan {                   /* WIRE_PLAN_CTR; WIRE_PLAN_EXEC: process a
     /* file.need >= WIRE_NEED_RDT, containers only: plan.h's plan_rdt */
     uint32_t rdt_flags;              /* WIRE_RDT*; 0: none */
     wire_str rdt_group, rdt_schema, rdt_schemata;
+    /* file.need >= WIRE_NEED_RESTORE, containers only: plan.h's plan_restore; all or none */
+    wire_str restore, restore_criu, restore_worker, reserved;
 };
-enum { WIRE_NEED_OCI = 2, WIRE_NEED_HOOKS = 4, WIRE_NEED_RDT = 6 };
+enum { WIRE_NEED_OCI = 2, WIRE_NEED_HOOKS = 4, WIRE_NEED_RDT = 6, WIRE_NEED_RESTORE = 7 };
 enum { WIRE_RDT = 1 << 0, WIRE_RDT_MON = 1 << 1, WIRE_RDT_CMT = 1 << 2, WIRE_RDT_MBM = 1 << 3,
        WIRE_RDT_OURS = 1 << 4 };
 /* Where the bundle of a container in a user namespace is, in a mount namespace of its own: anybody

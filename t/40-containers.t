@@ -204,6 +204,30 @@ d.wait_exit(ctr3)
 d.RemoveContainer(container_id=ctr3)
 ok(True, "an exited one can be removed")
 
+# --- the places of mounts
+def written(ctr):
+    """What a start has put into the writable layer."""
+    top = "%s/containers/%s/upper" % (d.root, ctr)
+    return sorted(os.path.relpath(os.path.join(w, n), top) for w, dirs, names in os.walk(top) for n in dirs + names)
+
+def places(name, layers, want):
+    c = d.start(pod, name, d.pull(Image(layers), "test/" + name.replace(" ", "-")))
+    is_(written(c), want, "mount points, %s: what a start has to make" % name)
+    is_(d.sh(c, "cat /etc/hostname; grep -c ^127.0.0.1 /etc/hosts; test -c /dev/null && ls -d /proc/1 /sys/kernel")[0].decode(),
+        "p\n1\n/proc/1\n/sys/kernel\n", "mount points, %s: all are mounted" % name)
+    d.RemoveContainer(container_id=c)
+
+bare = Layer()
+with open(busybox(), "rb") as f:
+    bare.file("bin/busybox", f.read(), 0o755)
+for applet in ("sh", "sleep", "cat", "grep", "test", "ls"):
+    bare.hard("bin/" + applet, "bin/busybox")
+places("none in the image", [bare], [])
+places("in the image", [busybox_layer(), Layer().file("etc/hosts", "x")], [])
+places("taken out of it", [busybox_layer(), Layer().file("etc/hosts", "x"), Layer().whiteout("etc/hosts")], ["etc", "etc/hosts"])
+places("behind a link", [busybox_layer(), Layer().dir("usr/etc").link("etc", "usr/etc")],
+       ["usr", "usr/etc", "usr/etc/hostname", "usr/etc/hosts", "usr/etc/resolv.conf"])
+
 # --- many at once
 futures = [d.CreateContainer(_future=True, pod_sandbox_id=pod, config=d.ctr_config("par%d" % i, command=["sh", "-c", "exit %d" % i]))
            for i in range(15)]

@@ -292,13 +292,16 @@ for part in range(1, 5):
         os.unlink(loc("tcp.tar"))
 
 # restored by hand: it counts on. As our child: it dies with its parent, here as below the supervisor
-layer = "%s/l/%s" % (d.root, os.listdir(d.root + "/l")[0])
+layers = sorted(os.listdir(d.root + "/l"), key=lambda n: n != "init")      # the lowest first
+is_(len(layers), 2, "the image has one layer, below it is the one with the places of mounts")
 d.remove(pod)
 work, root = d.tmp + "/restore", d.tmp + "/restored"
 os.mkdir(work)
 os.mkdir(root)
-subprocess.run("tar xf %s -C %s && cp -a %s/. %s && tar xf %s/rootfs-diff.tar -C %s && mount --bind %s %s" %
-               (loc("real.tar"), work, layer, root, work, root, root, root), shell=True, check=True)
+for n in layers:
+    subprocess.run(["cp", "-a", "%s/l/%s/." % (d.root, n), root], check=True)
+subprocess.run("tar xf %s -C %s && tar xf %s/rootfs-diff.tar -C %s && mount --bind %s %s" %
+               (loc("real.tar"), work, work, root, root, root), shell=True, check=True)
 with open(root + "/n") as f:
     last = int(f.read())
 with open(work + "/spec.dump") as f:

@@ -18,6 +18,7 @@ struct ctr_input *ctr_input_new(struct ctr *c)
     size_t n = c->rec->n_volume_images;
 
     layer_dirs_of(h, c->rec->layers, c->rec->n_layers, &dirs);
+    layer_dirs_add_init(h, &dirs);
     i->lower = layer_dirs_join(&dirs);
     layer_dirs_deinit(&dirs);
     i->upper = mem_printf("%s/containers/%s/upper", h->conf->root, c->id);
@@ -55,6 +56,7 @@ struct ctr_input *ctr_input_new(struct ctr *c)
         .upper = i->upper,
         .work = i->work,
         .pod_dir = c->sandbox->dir,
+        .cgroup = c->rec->cgroup_path,
         .selinux = c->sandbox->rec->selinux_label,
         .volumes = i->volumes,
         .n_volumes = n,

@@ -3,6 +3,13 @@
 
 #include "mem.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#define INIT_LAYER "l/init"
+enum { OVERLAY_MAX = 500 };          /* layers, of one mount */
+
 struct image *image_lookup(struct handlers *h, const char *asked)
 {
     struct ref *ref = NULL;
@@ -55,4 +62,33 @@ char *layer_dirs_join(const struct layer_dirs *d)
         str_puts(&s, d->v[i]);
     }
     return str_take(&s);
+}
+
+int init_layer_make(const struct conf *conf, struct err *err)
+{
+    static const char *const dirs[] = { "", "/dev", "/etc", "/proc", "/sys" };
+    static const char *const files[] = { "hostname", "hosts", "resolv.conf" };
+
+    for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
+        auto_free char *p = mem_printf("%s/" INIT_LAYER "%s", conf->root, dirs[i]);
+
+        if ((mkdir(p, 0755) < 0 && errno != EEXIST) || chmod(p, 0755) < 0)
+            return err_sys(err, "make directory '%s'", p);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        auto_free char *p = mem_printf("%s/" INIT_LAYER "/etc/%s", conf->root, files[i]);
+        auto_fd int fd = open(p, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+
+        if (fd < 0 || fchmod(fd, 0644) < 0)
+            return err_sys(err, "make file '%s'", p);
+    }
+    return 0;
+}
+
+void layer_dirs_add_init(struct handlers *h, struct layer_dirs *d)
+{
+    if (!h->init_layer || d->n >= OVERLAY_MAX)
+        return;
+    d->v = mem_grow(d->v, d->n + 1, sizeof *d->v);
+    d->v[d->n++] = mem_printf("%s/" INIT_LAYER, h->conf->root);
 }

@@ -22,4 +22,12 @@ void layer_dirs_deinit(struct layer_dirs *d);
 /* The same joined by ':', as overlay's lowerdir wants it; caller frees. */
 char *layer_dirs_join(const struct layer_dirs *d);
 
+/* Makes <root>/l/init, a layer below those of every container's image, with the places where each
+ * has something mounted: an image seldom has all of them, and then each start would copy /etc up
+ * and make files in it. What an image has there hides it. May block: for the start of the daemon.
+ * -errno: containers do without it. */
+int init_layer_make(const struct conf *conf, struct err *err);
+/* Puts it below d's. */
+void layer_dirs_add_init(struct handlers *h, struct layer_dirs *d);
+
 #endif

@@ -57,6 +57,7 @@ struct handlers {
     struct hosts *hosts;             /* of the configuration, for the puller */
     char boot_id[40];
     char *pod_path, *worker_path, *no_userns;
+    bool init_layer;                 /* there is one (layers.h) */
     char *selinux_process, *selinux_file;        /* node has them */
     char pod_cidr[256];              /* of UpdateRuntimeConfig */
     struct list acks;                /* exits to be told to the supervisors after the commit */

@@ -96,6 +96,7 @@ struct spec_input {
     const char *lower;               /* layer directories, top first, joined by ':' */
     const char *upper, *work;
     const char *pod_dir;             /* has hostname, hosts, resolv.conf */
+    const char *cgroup;              /* the container's, or NULL: none yet */
     const char *selinux;             /* the pod's process context, "" or NULL: none */
     const struct spec_volume *volumes;
     size_t n_volumes;

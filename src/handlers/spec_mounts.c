@@ -255,6 +255,7 @@ struct defaults {
     bool privileged, host_ipc;
     bool host_proc, host_sys, host_mqueue;
     bool tty_group;                  /* group 5 is there: devpts(5) */
+    const char *cgroup1;             /* as plan_mount.lower; or NULL */
 };
 
 static void add_defaults(struct table *t, const struct defaults *d)
@@ -294,7 +295,8 @@ static void add_defaults(struct table *t, const struct defaults *d)
           .flags = strict | PLAN_RELATIME | ro,
           .source = "cgroup",
           .target = "/sys/fs/cgroup",
-          .fstype = "cgroup" },
+          .fstype = "cgroup",
+          .lower = d->cgroup1 },
     };
     const struct plan_mount shm = {
         .kind = PLAN_MOUNT_SHM, .flags = strict, .source = "shm", .target = "/dev/shm"
@@ -397,6 +399,8 @@ void spec_build_mounts(const struct spec_input *in, struct pool *p, const struct
         .host_sys = u && plan->host_net,
         .host_mqueue = u && host_ipc,
         .tty_group = !u || u->gids[0]->length > TTY_GROUP,
+        .cgroup1 = in->cgroup && *cgroup1_dirs()
+                       ? pool_printf(p, "%s%s", cgroup1_dirs(), in->cgroup) : NULL,
     };
 
     const char *process = spec_selinux(in, p);

@@ -87,7 +87,7 @@ static int add_hier(const char *mount, const char *controllers, struct err *err)
     fd = open(mount, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return err_sys(err, "cgroup hierarchy '%s'", mount);
-    cg.h[cg.n++] = (struct hier){ fd, mem_strdup(mount), mem_strdup(controllers) };
+    cg.h[cg.n++] = (struct hier){ fd, mem_strdup(mount), mem_strdup(controllers), false };
     return 0;
 }
 
@@ -110,6 +110,7 @@ static bool mountinfo_fields(char *line, char **mount, char **type, char **optio
 
 static int scan(FILE *f, bool *v1, char **ret_v2, struct err *err)
 {
+    static const char top[] = "/sys/fs/cgroup/";
     auto_free char *line = NULL;
     size_t cap = 0;
 
@@ -130,6 +131,8 @@ static int scan(FILE *f, bool *v1, char **ret_v2, struct err *err)
         r = add_hier(mount, name.p, err);
         if (r < 0)
             return r;
+        if (str_starts(mount, top) && !strchr(mount + strlen(top), '/'))
+            str_printf(&cg.dirs1, "%s%s", cg.dirs1.len ? ":" : "", mount + strlen(top));
         *v1 |= !str_starts(name.p, "name=");
     }
     return 0;
@@ -144,6 +147,7 @@ static void forget(void)
     }
     cg.n = 0;
     cg.kind = NULL;
+    str_free(&cg.dirs1);
 }
 
 int cgroup_init(struct err *err)
@@ -168,6 +172,7 @@ int cgroup_init(struct err *err)
         if (r < 0)
             return r;
         cg.kind = &cgroup2;
+        cg.h[0].prepares = true;
         r = cgroup_read_at(cg.h[0].fd, "cgroup.controllers", cg.controllers, sizeof cg.controllers);
         if (r < 0)
             return err_code(err, r, "%s/cgroup.controllers", v2);
@@ -179,6 +184,8 @@ int cgroup_init(struct err *err)
         return err_set(err, -ENOTSUP, "no cgroup hierarchy with a controller is mounted");
     }
     cg.kind = &cgroup1;
+    for (size_t i = 0; i < cg.n; i++)
+        cg.h[i].prepares = cg.kind->prepares(&cg.h[i]);
     cg.controllers[0] = '\0';
     for (size_t i = 0, n = 0; i < cg.n; i++) {
         n += (size_t)snprintf(cg.controllers + n, sizeof cg.controllers - n, "%s%s", n ? " " : "",
@@ -190,6 +197,11 @@ int cgroup_init(struct err *err)
         if (*c == ',')
             *c = ' ';
     return 0;
+}
+
+const char *cgroup1_dirs(void)
+{
+    return cg.dirs1.len ? cg.dirs1.p : "";
 }
 
 /* --- files */
@@ -230,16 +242,19 @@ int cgroup_open_dir(const struct hier *h, const char *path)
     return fd < 0 ? -errno : fd;
 }
 
-int cgroup_write_at(int dir, const char *file, const char *value)
+int cgroup_write(int fd, const char *value)
 {
-    auto_fd int fd = openat(dir, file, O_WRONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return -errno;
     while (write(fd, value, strlen(value)) < 0)
         if (errno != EINTR)
             return -errno;
     return 0;
+}
+
+int cgroup_write_at(int dir, const char *file, const char *value)
+{
+    auto_fd int fd = openat(dir, file, O_WRONLY | O_CLOEXEC);
+
+    return fd < 0 ? -errno : cgroup_write(fd, value);
 }
 
 int cgroup_read_at(int dir, const char *file, char *buf, size_t size)

@@ -48,6 +48,10 @@ bool cgroup_is_v2(void);
 /* "cpu memory pids": for Status and logs. */
 const char *cgroup_controllers(void);
 
+/* Where hierarchies of v1 are mounted right below /sys/fs/cgroup: their names there, joined by ':'
+ * ("cpu,cpuacct:memory"); "" on v2. */
+const char *cgroup1_dirs(void);
+
 /* Makes path in every hierarchy, with parents (enabling controllers on v2, inheriting cpuset on
  * v1). *ret_made (caller frees; may be asked for by NULL) says which directories did not exist
  * before, NULL if all did; it is for cgroup_remove_parents() only: one path where all hierarchies

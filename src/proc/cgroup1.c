@@ -12,6 +12,7 @@
 #include "str.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,6 +31,19 @@ static int inherit(int parent, int dir, const char *file, struct err *err)
     return r < 0 ? err_code(err, r, "inherit %s", file) : 0;
 }
 
+/* Before Linux 5.11 a group did not count its children unless told so or its parent was. */
+static bool counts_children(int dir)
+{
+    char buf[16];
+
+    return cgroup_read_at(dir, "memory.use_hierarchy", buf, sizeof buf) <= 0 || buf[0] != '0';
+}
+
+static bool prepares(const struct hier *h)
+{
+    return h == cgroup_hier("cpuset") || (h == cgroup_hier("memory") && !counts_children(h->fd));
+}
+
 static int prepare(const struct hier *h, int parent, int dir, struct err *err)
 {
     int r = 0;
@@ -39,20 +53,16 @@ static int prepare(const struct hier *h, int parent, int dir, struct err *err)
         if (r == 0)
             r = inherit(parent, dir, "cpuset.mems", err);
     }
-    if (h == cgroup_hier("memory")) {
-        char buf[16];
-
-        /* before 5.11 a group did not count its children unless told so; "1" by now */
-        if (cgroup_read_at(dir, "memory.use_hierarchy", buf, sizeof buf) > 0 && buf[0] == '0')
-            (void)cgroup_write_at(dir, "memory.use_hierarchy", "1");
-    }
+    if (h == cgroup_hier("memory") && !counts_children(dir))
+        (void)cgroup_write_at(dir, "memory.use_hierarchy", "1");
     return r;
 }
 
 static void cpu(const char *path, const struct cgroup_limits *l, struct cgwrites *w)
 {
-    int64_t old_period = cgroup_read_number(cgroup_hier("cpu"), path, "cpu.cfs_period_us", 100000);
-    bool period_first = l->cpu_period >= (uint64_t)old_period;
+    bool period_first = l->cpu_period &&
+                        l->cpu_period >= (uint64_t)cgroup_read_number(
+                                             cgroup_hier("cpu"), path, "cpu.cfs_period_us", 100000);
 
     if (l->cpu_shares)
         cgwrite_add(w, "cpu", "cpu.shares", "%" PRIu64,
@@ -70,8 +80,9 @@ static void memory(const char *path, const struct cgroup_limits *l, struct cgwri
     static const char mem[] = "memory.limit_in_bytes", memsw[] = "memory.memsw.limit_in_bytes";
     /* absent swap limit: no swap beyond the memory limit */
     int64_t both = l->memory_swap ? l->memory_swap : l->memory;
-    int64_t old_both = cgroup_read_number(cgroup_hier("memory"), path, memsw, INT64_MAX);
-    bool grows = l->memory == -1 || l->memory > old_both;
+    bool grows = l->memory == -1 ||
+                 (both && l->memory > cgroup_read_number(cgroup_hier("memory"), path, memsw,
+                                                         INT64_MAX));
 
     if (both && grows)
         cgwrite_add(w, "memory", memsw, "%" PRId64, both)->tolerate = true;
@@ -127,21 +138,24 @@ int cgroup1_set_devices(const char *path, const struct cgroup_device_rule *rules
                         struct err *err)
 {
     static const char allow[] = "devices.allow", deny[] = "devices.deny";
-    auto_fd int dir = cgroup_open_file(path, "devices", ".", 0);
+    auto_fd int allow_fd = cgroup_open_file(path, "devices", allow, O_WRONLY);
+    auto_fd int deny_fd = -1;
     char text[64];
     int r;
 
-    if (dir == -ENOENT && !cgroup_hier("devices"))
+    if (allow_fd == -ENOENT && !cgroup_hier("devices"))
         return rules ? err_set(err, -ENOTSUP, "this machine has no cgroup controller 'devices'") :
                        0;
-    if (dir < 0)
-        return err_code(err, dir, "devices of cgroup '%s'", path);
-    r = cgroup_write_at(dir, rules ? deny : allow, "a");
+    if (allow_fd >= 0)
+        deny_fd = cgroup_open_file(path, "devices", deny, O_WRONLY);
+    if (allow_fd < 0 || deny_fd < 0)
+        return err_code(err, allow_fd < 0 ? allow_fd : deny_fd, "devices of cgroup '%s'", path);
+    r = cgroup_write(rules ? deny_fd : allow_fd, "a");
     if (r < 0)
         return err_code(err, r, "%s of cgroup '%s'", rules ? deny : allow, path);
     for (size_t i = 0; rules && i < n; i++) {
         device_text(&rules[i], text, sizeof text);
-        r = cgroup_write_at(dir, rules[i].allow ? allow : deny, text);
+        r = cgroup_write(rules[i].allow ? allow_fd : deny_fd, text);
         if (r < 0)
             return err_code(err, r, "write '%s' to %s of cgroup '%s'", text,
                             rules[i].allow ? allow : deny, path);
@@ -154,6 +168,7 @@ const struct cgroup_kind cgroup1 = {
     .freeze = "FROZEN",
     .thaw = "THAWED",
     .oom_file = "memory.oom_control",
+    .prepares = prepares,
     .prepare = prepare,
     .limits = limits,
     .memory_used = memory_used,

@@ -9,6 +9,7 @@
 #define CRICKET_CGROUP_IMPL_H
 
 #include "proc/cgroup.h"
+#include "str.h"
 
 enum { CGROUP_VALUE_MAX = 4096, CGROUP_DEPTH_MAX = 32, CGROUP_FILE_MAX = 128 };
 
@@ -16,6 +17,7 @@ struct hier {
     int fd;                          /* O_PATH of its root */
     char *mount;                     /* "/sys/fs/cgroup/cpu" */
     char *controllers;               /* "cpu,cpuacct" or "name=systemd"; v2: "" */
+    bool prepares;                   /* what prepare() does for a directory is needed in it */
 };
 
 struct cgwrite {
@@ -39,6 +41,8 @@ struct cgwrite *cgwrite_add(struct cgwrites *w, const char *controller, const ch
 struct cgroup_kind {
     const char *freeze_file, *freeze, *thaw;
     const char *oom_file;
+    /* Is prepare() of use in this hierarchy? */
+    bool (*prepares)(const struct hier *h);
     /* dir: a directory on the way to a new one (v2: before the next mkdir in it, parent is -1; v1:
      * after its own mkdir). */
     int (*prepare)(const struct hier *h, int parent, int dir, struct err *err);
@@ -57,6 +61,7 @@ struct cgroup_mounted {
     struct hier h[CGROUP_FDS_MAX];
     size_t n;
     char controllers[256];
+    struct str dirs1;                /* see cgroup1_dirs() */
 };
 extern struct cgroup_mounted cg;
 
@@ -71,6 +76,7 @@ int cgroup_read_line(const struct hier *h, const char *path, const char *file, c
                      size_t size);
 int64_t cgroup_read_number(const struct hier *h, const char *path, const char *file,
                            int64_t otherwise);
+int cgroup_write(int fd, const char *value);     /* 0 or -errno */
 int cgroup_write_at(int dir, const char *file, const char *value);  /* 0 or -errno */
 /* Whole, at most size - 1 bytes: length or -errno. */
 int cgroup_read_at(int dir, const char *file, char *buf, size_t size);

@@ -18,9 +18,18 @@
  * failure what was made is for the caller to remove. */
 static int make_in(const struct hier *h, const char *path, char **ret_made, struct err *err)
 {
-    auto_fd int dir = openat(h->fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    auto_fd int dir = -1;
     const char *s = path;
 
+    if (!h->prepares) {              /* mostly its parent is there */
+        if (mkdirat(h->fd, cgroup_below(path), 0755) == 0) {
+            *ret_made = mem_strdup(path);
+            return 0;
+        }
+        if (errno == EEXIST)
+            return 0;
+    }
+    dir = openat(h->fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return err_sys(err, "cgroup hierarchy '%s'", h->mount);
     for (;;) {
@@ -50,7 +59,7 @@ static int make_in(const struct hier *h, const char *path, char **ret_made, stru
         next = openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (next < 0)
             return err_sys(err, "cgroup '%s%.*s'", h->mount, (int)(s - path), path);
-        if (!cgroup_is_v2()) {
+        if (!cgroup_is_v2() && h->prepares) {
             r = cg.kind->prepare(h, dir, next, err);
             if (r < 0)
                 return err_note(err, "cgroup '%s%.*s'", h->mount, (int)(s - path), path);

@@ -48,7 +48,9 @@ struct plan_mount {
     unsigned flags;
     enum plan_propagation propagation;
     const char *source, *target, *fstype, *data;
-    const char *lower;               /* OVERLAY: "lowerdir" paths, top first, joined by ':' */
+    /* OVERLAY: "lowerdir" paths, top first, joined by ':'. CGROUP on v1: the directories of
+     * /sys/fs/cgroup, joined by ':', then the container's path in each ("cpu:memory/pod1/ctr1"). */
+    const char *lower;
     const char *label;               /* SELinux: relabel the source with it, or NULL */
 };
 

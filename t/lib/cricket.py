@@ -752,7 +752,7 @@ class Daemon:
             if pods_too and os.path.isdir(where):
                 found += ["file %s/%s" % (where, n) for n in os.listdir(where)]
         if os.path.isdir(self.root + "/l"):
-            found += ["file %s/l/%s" % (self.root, n) for n in os.listdir(self.root + "/l") if not n.isdigit()]
+            found += ["file %s/l/%s" % (self.root, n) for n in os.listdir(self.root + "/l") if not n.isdigit() and n != "init"]
         if not isinstance(self.net, HostNet) and not self.other:
             links = json.loads(subprocess.run(self.net.prefix() + ["ip", "-j", "link"], capture_output=True,
                                               check=True).stdout or b"[]")

@@ -312,66 +312,30 @@ static void source_device(const struct launch *l, struct wire_device *d)
         child_fail(l, errno, "device '%s'", path);
 }
 
-/* Our path in the hierarchy whose mount has these super block options ("rw,cpu,cpuacct",
- * "rw,name=systemd"). */
-static bool own_cgroup(const char *options, char *buf, size_t len)
-{
-    struct minfo i = { .n = 0 };
-    char *line;
-    bool found = false;
-
-    i.fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
-    if (i.fd < 0)
-        return false;
-    while (!found && (line = minfo_line(&i))) {   /* "4:cpu,cpuacct:/a/b" */
-        char *ctl = strchr(line, ':'), *path = ctl ? strchr(ctl + 1, ':') : NULL;
-        if (!path)
-            continue;
-        *path++ = '\0';
-        ctl++;
-        size_t n = strcspn(ctl, ",");
-        for (const char *o = options; *o; o += strcspn(o, ","), o += *o == ',')
-            if (n && strcspn(o, ",") == n && strncmp(o, ctl, n) == 0)
-                found = true;
-        if (found)
-            snprintf(buf, len, "%s", path);
-    }
-    close(i.fd);
-    return found;
-}
-
 /* The host's hierarchies, each from the container's own directory down: what a cgroup namespace
  * would show. */
 static void source_cgroup1(const struct launch *l, struct roots *r, const struct wire_mount *m)
 {
-    static const char top[] = "/sys/fs/cgroup/";
-    struct minfo i = { .n = 0 };
-    char *line, path[PATH_MAX], own[PATH_MAX];
+    const char *names = view_str(l->base, m->lower), *own = names ? strchr(names, '/') : NULL;
+    char path[PATH_MAX];
 
-    i.fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-    if (i.fd < 0)
-        child_fail(l, errno, "open '/proc/self/mountinfo'");
-    while ((line = minfo_line(&i)) && r->n_cg < WIRE_FDS_MAX) {
-        char *p = line;
-        for (int k = 0; k < 4; k++)
-            (void)field(&p);
-        char *point = field(&p), *dash = strstr(p, "- cgroup ");
-        if (!dash || !starts(point, top) || strchr(point + sizeof top - 1, '/'))
-            continue;
-        char *opts = dash + strlen("- cgroup ");
-        (void)field(&opts);
-        if (!own_cgroup(opts, own, sizeof own))
-            continue;
+    if (!own)
+        child_fail(l, EINVAL, "mount '%s' without hierarchies", view_str(l->base, m->target));
+    for (size_t n; names < own; names += n + (names[n] == ':')) {
         struct cgmount *c = &r->cg[r->n_cg];
-        if ((size_t)snprintf(path, sizeof path, "%s%s", point, own) >= sizeof path)
-            continue;
-        snprintf(c->name, sizeof c->name, "%s", point + sizeof top - 1);
+
+        n = strcspn(names, ":/");
+        if (r->n_cg == WIRE_FDS_MAX || n >= sizeof c->name)
+            child_fail(l, E2BIG, "mount '%s': hierarchies", view_str(l->base, m->target));
+        memcpy(c->name, names, n);
+        c->name[n] = '\0';
+        if ((size_t)snprintf(path, sizeof path, "/sys/fs/cgroup/%s%s", c->name, own) >= sizeof path)
+            child_fail(l, ENAMETOOLONG, "cgroup '%.200s'", own);
         c->fd = sys_open_tree(AT_FDCWD, path, 0);
         if (c->fd < 0 || sys_setattr(c->fd, 0, attr_of(m->flags), 0, MS_PRIVATE, -1) < 0)
             child_fail(l, errno, "mount '%s'", path);
         r->n_cg++;
     }
-    close(i.fd);
 }
 
 static bool host_is_cgroup2(void)

@@ -24,24 +24,26 @@ int cdi_text(const char *file, const struct ynode *node, const char **ret, struc
     return 0;
 }
 
-int cdi_set_text(const struct cdi_ctx *x, const struct ynode *node, char **ret)
+int cdi_set_text(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
+    char **text = ret;
     const char *s = "";
     int r = cdi_text(x->file, node, &s, x->err);
 
     if (r == 0) {
-        free(*ret);
-        *ret = mem_strdup(s);
+        free(*text);
+        *text = mem_strdup(s);
     }
     return r;
 }
 
-static int set_path(const struct cdi_ctx *x, const struct ynode *node, char **ret)
+static int set_path(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
-    int r = cdi_set_text(x, node, ret);
+    char **path = ret;
+    int r = cdi_set_text(x, node, path);
 
-    if (r == 0 && ((*ret)[0] != '/' || strlen(*ret) >= PATH_MAX))
-        return fail(x, node, "%s '%.200s' is not an absolute path", node->key, *ret);
+    if (r == 0 && ((*path)[0] != '/' || strlen(*path) >= PATH_MAX))
+        return fail(x, node, "%s '%.200s' is not an absolute path", node->key, *path);
     return r;
 }
 
@@ -61,9 +63,16 @@ static int set_number(const struct cdi_ctx *x, const struct ynode *node, int64_t
     return 0;
 }
 
-/* A list of texts; replaces *ret. */
-int cdi_set_list(const struct cdi_ctx *x, const struct ynode *node, char ***ret)
+/* A user's or a group's. */
+static int set_id(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
+    return set_number(x, node, UINT32_MAX - 1, ret);
+}
+
+/* A list of texts. */
+int cdi_set_list(const struct cdi_ctx *x, const struct ynode *node, void *ret)
+{
+    char ***list = ret;
     size_t n = 0;
     int r = 0;
 
@@ -74,16 +83,30 @@ int cdi_set_list(const struct cdi_ctx *x, const struct ynode *node, char ***ret)
     char **v = mem_array(ynode_count(node) + 1, sizeof *v);
     for (const struct ynode *c = node->first; c && r == 0; c = c->next)
         r = cdi_set_text(x, c, &v[n++]);
-    for (char **old = *ret; old && *old; old++)
-        free(*old);
-    free(*ret);
-    *ret = v;
+    cdi_free_list(*list);
+    *list = v;
     return r;
 }
 
 static bool is_key(const struct ynode *node, const char *key)
 {
     return strcmp(node->key, key) == 0;
+}
+
+int cdi_set_members(const struct cdi_ctx *x, const struct ynode *map, const char *what,
+                    const struct cdi_member *members, void *ret)
+{
+    int r = 0;
+
+    for (const struct ynode *node = map->first; node && r == 0; node = node->next) {
+        const struct cdi_member *m = members;
+
+        while (m->key && !is_key(node, m->key))
+            m++;
+        r = m->key ? m->set(x, node, (char *)ret + m->at)
+                   : fail(x, node, "unknown key '%.80s' of %s", node->key, what);
+    }
+    return r;
 }
 
 /* Calls fn for each map in a list. */
@@ -111,25 +134,26 @@ static void device_deinit(struct cdi_device *d)
     free(d->host_path);
 }
 
-static int device_type(const struct cdi_ctx *x, const struct ynode *node, mode_t *ret)
+static int device_type(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
     const char *s = "";
+    mode_t *type = ret;
     int r = cdi_text(x->file, node, &s, x->err);
 
     if (r < 0)
         return r;
     if (strcmp(s, "c") == 0 || strcmp(s, "u") == 0)
-        *ret = S_IFCHR;
+        *type = S_IFCHR;
     else if (strcmp(s, "b") == 0)
-        *ret = S_IFBLK;
+        *type = S_IFBLK;
     else if (strcmp(s, "p") == 0)
-        *ret = S_IFIFO;
+        *type = S_IFIFO;
     else
         return fail(x, node, "device type '%.20s' is none of b, c, u, p", s);
     return 0;
 }
 
-static int device_permissions(const struct cdi_ctx *x, const struct ynode *node, char ret[static 4])
+static int device_permissions(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
     const char *s = "";
     int r = cdi_text(x->file, node, &s, x->err);
@@ -142,38 +166,39 @@ static int device_permissions(const struct cdi_ctx *x, const struct ynode *node,
     return 0;
 }
 
-static int device_member(const struct cdi_ctx *x, const struct ynode *m, struct cdi_device *d,
-                         bool *numbers)
+static int device_number(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
-    int64_t v = 0;
-    int r;
-
-    if (is_key(m, "path"))
-        return set_path(x, m, &d->path);
-    if (is_key(m, "hostPath"))
-        return set_path(x, m, &d->host_path);
-    if (is_key(m, "type"))
-        return device_type(x, m, &d->type);
-    if (is_key(m, "permissions"))
-        return device_permissions(x, m, d->permissions);
-    if (is_key(m, "major") || is_key(m, "minor")) {
-        *numbers = true;
-        return set_number(x, m, UINT32_MAX, m->key[1] == 'a' ? &d->major : &d->minor);
-    }
-    if (is_key(m, "uid") || is_key(m, "gid"))
-        return set_number(x, m, UINT32_MAX - 1, m->key[0] == 'u' ? &d->uid : &d->gid);
-    if (is_key(m, "fileMode")) {
-        if ((r = set_number(x, m, UINT32_MAX, &v)) == 0)
-            d->mode = (mode_t)v & 07777;     /* some put the type's bits in */
-        return r;
-    }
-    return fail(x, m, "unknown key '%.80s' of a device node", m->key);
+    return set_number(x, node, UINT32_MAX, ret);
 }
 
-/* What the spec leaves open is as on the host. */
-static int device_look(const struct cdi_ctx *x, const struct ynode *map, struct cdi_device *d,
-                       bool numbers)
+static int device_mode(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
+    mode_t *mode = ret;
+    int64_t v = 0;
+    int r = set_number(x, node, UINT32_MAX, &v);
+
+    if (r == 0)
+        *mode = (mode_t)v & 07777;           /* some put the type's bits in */
+    return r;
+}
+
+static const struct cdi_member device_members[] = {
+    { "fileMode", offsetof(struct cdi_device, mode), device_mode },
+    { "gid", offsetof(struct cdi_device, gid), set_id },
+    { "hostPath", offsetof(struct cdi_device, host_path), set_path },
+    { "major", offsetof(struct cdi_device, major), device_number },
+    { "minor", offsetof(struct cdi_device, minor), device_number },
+    { "path", offsetof(struct cdi_device, path), set_path },
+    { "permissions", offsetof(struct cdi_device, permissions), device_permissions },
+    { "type", offsetof(struct cdi_device, type), device_type },
+    { "uid", offsetof(struct cdi_device, uid), set_id },
+    { 0 }
+};
+
+/* What the spec leaves open is as on the host. */
+static int device_look(const struct cdi_ctx *x, const struct ynode *map, struct cdi_device *d)
+{
+    bool numbers = ynode_get(map, "major") || ynode_get(map, "minor");
     struct stat st;
 
     if (d->type == S_IFIFO || (d->type && numbers && d->mode != (mode_t)-1))
@@ -204,17 +229,14 @@ known:
 static int device(const struct cdi_ctx *x, const struct ynode *map)
 {
     struct cdi_device d = { .mode = (mode_t)-1, .permissions = "rwm", .uid = -1, .gid = -1 };
-    bool numbers = false;
-    int r = 0;
+    int r = cdi_set_members(x, map, "a device node", device_members, &d);
 
-    for (const struct ynode *m = map->first; m && r == 0; m = m->next)
-        r = device_member(x, m, &d, &numbers);
     if (r == 0 && !d.path)
         r = fail(x, map, "a device node without path");
     if (r == 0 && !d.host_path)
         d.host_path = mem_strdup(d.path);
     if (r == 0 && x->ret)
-        r = device_look(x, map, &d, numbers);
+        r = device_look(x, map, &d);
     if (r < 0 || !x->ret) {
         device_deinit(&d);
         return r;
@@ -242,26 +264,19 @@ static void mount_deinit(struct cdi_mount *m)
     cdi_free_list(m->options);
 }
 
-static int mount_member(const struct cdi_ctx *x, const struct ynode *m, struct cdi_mount *t)
-{
-    if (is_key(m, "hostPath"))
-        return cdi_set_text(x, m, &t->host_path);
-    if (is_key(m, "containerPath"))
-        return set_path(x, m, &t->container_path);
-    if (is_key(m, "type"))
-        return cdi_set_text(x, m, &t->type);
-    if (is_key(m, "options"))
-        return cdi_set_list(x, m, &t->options);
-    return fail(x, m, "unknown key '%.80s' of a mount", m->key);
-}
+static const struct cdi_member mount_members[] = {
+    { "containerPath", offsetof(struct cdi_mount, container_path), set_path },
+    { "hostPath", offsetof(struct cdi_mount, host_path), cdi_set_text },
+    { "options", offsetof(struct cdi_mount, options), cdi_set_list },
+    { "type", offsetof(struct cdi_mount, type), cdi_set_text },
+    { 0 }
+};
 
 static int mount(const struct cdi_ctx *x, const struct ynode *map)
 {
     struct cdi_mount t = { 0 };
-    int r = 0;
+    int r = cdi_set_members(x, map, "a mount", mount_members, &t);
 
-    for (const struct ynode *m = map->first; m && r == 0; m = m->next)
-        r = mount_member(x, m, &t);
     if (r == 0 && (!t.host_path || !t.container_path))
         r = fail(x, map, "a mount needs hostPath and containerPath");
     if (r == 0 && !t.type)
@@ -289,26 +304,25 @@ static void hook_deinit(struct cdi_hook *h)
     cdi_free_list(h->env);
 }
 
-static int hook_member(const struct cdi_ctx *x, const struct ynode *m, struct cdi_hook *h)
+static int hook_timeout(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
-    int r;
+    int64_t *ms = ret;
+    int r = set_number(x, node, INT32_MAX / 1000, ms);
 
-    if (is_key(m, "hookName"))
-        return cdi_set_text(x, m, &h->name);
-    if (is_key(m, "path"))
-        return set_path(x, m, &h->path);
-    if (is_key(m, "args"))
-        return cdi_set_list(x, m, &h->args);
-    if (is_key(m, "env"))
-        return cdi_set_list(x, m, &h->env);
-    if (is_key(m, "timeout")) {
-        if ((r = set_number(x, m, INT32_MAX / 1000, &h->timeout_ms)) == 0 && !h->timeout_ms)
-            r = fail(x, m, "timeout of a hook must be above 0");
-        h->timeout_ms *= 1000;
-        return r;
-    }
-    return fail(x, m, "unknown key '%.80s' of a hook", m->key);
+    if (r == 0 && !*ms)
+        return fail(x, node, "timeout of a hook must be above 0");
+    *ms *= 1000;
+    return r;
 }
+
+static const struct cdi_member hook_members[] = {
+    { "args", offsetof(struct cdi_hook, args), cdi_set_list },
+    { "env", offsetof(struct cdi_hook, env), cdi_set_list },
+    { "hookName", offsetof(struct cdi_hook, name), cdi_set_text },
+    { "path", offsetof(struct cdi_hook, path), set_path },
+    { "timeout", offsetof(struct cdi_hook, timeout_ms), hook_timeout },
+    { 0 }
+};
 
 static int check_env(const struct cdi_ctx *x, const struct ynode *node, char *const *v)
 {
@@ -324,10 +338,8 @@ static int hook(const struct cdi_ctx *x, const struct ynode *map)
                                          "startContainer", "poststart", "poststop" };
     struct cdi_hook h = { 0 };
     bool known = false;
-    int r = 0;
+    int r = cdi_set_members(x, map, "a hook", hook_members, &h);
 
-    for (const struct ynode *m = map->first; m && r == 0; m = m->next)
-        r = hook_member(x, m, &h);
     for (size_t i = 0; h.name && i < ARRAY_LEN(names); i++)
         known = known || strcmp(h.name, names[i]) == 0;
     if (r == 0 && !known)
@@ -356,33 +368,29 @@ static void netdev_deinit(struct cdi_netdev *d)
 }
 
 /* What the kernel takes for a name. */
-static int set_interface(const struct cdi_ctx *x, const struct ynode *node, char **ret)
+static int set_interface(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
-    int r = cdi_set_text(x, node, ret);
-    size_t n = r == 0 ? strlen(*ret) : 0;
+    char **name = ret;
+    int r = cdi_set_text(x, node, name);
+    size_t n = r == 0 ? strlen(*name) : 0;
 
-    if (r == 0 && (n == 0 || n >= IF_NAMESIZE || strpbrk(*ret, "/: \t\n\v\f\r") ||
-                   strcmp(*ret, ".") == 0 || strcmp(*ret, "..") == 0))
-        return fail(x, node, "%s '%.80s' is no name of a network interface", node->key, *ret);
+    if (r == 0 && (n == 0 || n >= IF_NAMESIZE || strpbrk(*name, "/: \t\n\v\f\r") ||
+                   strcmp(*name, ".") == 0 || strcmp(*name, "..") == 0))
+        return fail(x, node, "%s '%.80s' is no name of a network interface", node->key, *name);
     return r;
 }
 
-static int netdev_member(const struct cdi_ctx *x, const struct ynode *m, struct cdi_netdev *d)
-{
-    if (is_key(m, "hostInterfaceName"))
-        return set_interface(x, m, &d->host);
-    if (is_key(m, "name"))
-        return set_interface(x, m, &d->name);
-    return fail(x, m, "unknown key '%.80s' of a network device", m->key);
-}
+static const struct cdi_member netdev_members[] = {
+    { "hostInterfaceName", offsetof(struct cdi_netdev, host), set_interface },
+    { "name", offsetof(struct cdi_netdev, name), set_interface },
+    { 0 }
+};
 
 static int netdev(const struct cdi_ctx *x, const struct ynode *map)
 {
     struct cdi_netdev d = { 0 };
-    int r = 0;
+    int r = cdi_set_members(x, map, "a network device", netdev_members, &d);
 
-    for (const struct ynode *m = map->first; m && r == 0; m = m->next)
-        r = netdev_member(x, m, &d);
     if (r == 0 && !d.host)
         r = fail(x, map, "a network device without hostInterfaceName");
     if (r == 0 && !d.name)
@@ -438,7 +446,7 @@ static int gids(const struct cdi_ctx *x, const struct ynode *node)
     for (const struct ynode *c = node->first; c && r == 0; c = c->next) {
         int64_t v = 0;
 
-        r = set_number(x, c, UINT32_MAX - 1, &v);
+        r = set_id(x, c, &v);
         if (r < 0 || !x->ret || v == 0)      /* 0 is dropped, as the specification says */
             continue;
         x->ret->gids = mem_grow(x->ret->gids, x->ret->n_gids + 1, sizeof(gid_t));

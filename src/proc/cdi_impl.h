@@ -25,9 +25,18 @@ struct cdi_ctx {
 };
 #define fail(x, node, fmt, ...) cdi_fail((x)->file, node, (x)->err, fmt, ##__VA_ARGS__)
 
-/* Both replace *ret. */
-int cdi_set_text(const struct cdi_ctx *x, const struct ynode *node, char **ret);
-int cdi_set_list(const struct cdi_ctx *x, const struct ynode *node, char ***ret);
+/* What a map may have, and where that goes. A list of them ends with a NULL key. */
+struct cdi_member {
+    const char *key;
+    size_t at;                       /* in the struct that the map is for */
+    int (*set)(const struct cdi_ctx *x, const struct ynode *node, void *ret);
+};
+/* what: how an error calls the map. On failure *ret is filled in part. */
+int cdi_set_members(const struct cdi_ctx *x, const struct ynode *map, const char *what,
+                    const struct cdi_member *members, void *ret);
+/* A char ** or a char ***, whose former value is freed. */
+int cdi_set_text(const struct cdi_ctx *x, const struct ynode *node, void *ret);
+int cdi_set_list(const struct cdi_ctx *x, const struct ynode *node, void *ret);
 char **cdi_free_list(char **list);
 
 int cdi_intel_rdt(const struct cdi_ctx *x, const struct ynode *node);

@@ -24,48 +24,52 @@ struct cdi_rdt *cdi_rdt_free(struct cdi_rdt *t)
 }
 
 /* Empty is as good as not there, as in Go. */
-static int set_value(const struct cdi_ctx *x, const struct ynode *node, char **ret)
+static int set_value(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
-    int r = cdi_set_text(x, node, ret);
+    char **text = ret;
+    int r = cdi_set_text(x, node, text);
 
-    if (r == 0 && !**ret) {
-        free(*ret);
-        *ret = NULL;
+    if (r == 0 && !**text) {
+        free(*text);
+        *text = NULL;
     }
     return r;
 }
 
 /* A directory in resctrl's root. "/" is that itself. */
-static int set_clos(const struct cdi_ctx *x, const struct ynode *node, char **ret)
+static int set_clos(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
     static const char *const taken[] = { ".", "..", "info", "mon_data", "mon_groups" };
-    int r = set_value(x, node, ret);
+    char **name = ret;
+    int r = set_value(x, node, name);
     bool bad = false;
 
-    if (r < 0 || !*ret || strcmp(*ret, "/") == 0)
+    if (r < 0 || !*name || strcmp(*name, "/") == 0)
         return r;
     for (size_t i = 0; i < ARRAY_LEN(taken); i++)
-        bad = bad || strcmp(*ret, taken[i]) == 0;
-    if (bad || strlen(*ret) > NAME_MAX || strpbrk(*ret, "/\n"))
-        return fail(x, node, "closID '%.80s' is no name of a resctrl group", *ret);
+        bad = bad || strcmp(*name, taken[i]) == 0;
+    if (bad || strlen(*name) > NAME_MAX || strpbrk(*name, "/\n"))
+        return fail(x, node, "closID '%.80s' is no name of a resctrl group", *name);
     return 0;
 }
 
-static int set_mb(const struct cdi_ctx *x, const struct ynode *node, char **ret)
+static int set_mb(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
-    int r = set_value(x, node, ret);
+    char **line = ret;
+    int r = set_value(x, node, line);
 
-    if (r == 0 && *ret && (strncmp(*ret, "MB:", 3) != 0 || strchr(*ret, '\n')))
-        return fail(x, node, "memBwSchema '%.80s' is not one line MB:...", *ret);
+    if (r == 0 && *line && (strncmp(*line, "MB:", 3) != 0 || strchr(*line, '\n')))
+        return fail(x, node, "memBwSchema '%.80s' is not one line MB:...", *line);
     return r;
 }
 
-static int set_schemata(const struct cdi_ctx *x, const struct ynode *node, char ***ret)
+static int set_schemata(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
+    char ***lines = ret;
     size_t n = 0;
-    int r = cdi_set_list(x, node, ret);
+    int r = cdi_set_list(x, node, lines);
 
-    for (char **v = *ret; r == 0 && v && *v; v++) {
+    for (char **v = *lines; r == 0 && v && *v; v++) {
         n += strlen(*v) + 1;
         if (!**v || strchr(*v, '\n'))
             r = fail(x, node, "schemata: '%.80s' is not one line", *v);
@@ -75,47 +79,39 @@ static int set_schemata(const struct cdi_ctx *x, const struct ynode *node, char 
     return r;
 }
 
-static int set_bool(const struct cdi_ctx *x, const struct ynode *node, bool *ret)
+static int set_bool(const struct cdi_ctx *x, const struct ynode *node, void *ret)
 {
+    bool *flag = ret;
     bool yes = node->kind == YNODE_SCALAR && !node->quoted && strcmp(node->text, "true") == 0;
 
     if (!yes && (node->kind != YNODE_SCALAR || node->quoted || strcmp(node->text, "false") != 0))
         return fail(x, node, "%s must be true or false", node->key);
-    *ret = yes;
+    *flag = yes;
     return 0;
 }
 
-static int member(const struct cdi_ctx *x, const struct ynode *m, struct cdi_rdt *t)
-{
-    if (strcmp(m->key, "closID") == 0)
-        return set_clos(x, m, &t->clos);
-    if (strcmp(m->key, "l3CacheSchema") == 0)
-        return set_value(x, m, &t->l3);
-    if (strcmp(m->key, "memBwSchema") == 0)
-        return set_mb(x, m, &t->mb);
-    if (strcmp(m->key, "schemata") == 0)
-        return set_schemata(x, m, &t->schemata);
-    if (strcmp(m->key, "enableMonitoring") == 0)
-        return set_bool(x, m, &t->monitoring);
-    if (strcmp(m->key, "enableCMT") == 0)
-        return set_bool(x, m, &t->cmt);
-    if (strcmp(m->key, "enableMBM") == 0)
-        return set_bool(x, m, &t->mbm);
-    return fail(x, m, "unknown key '%.80s' of intelRdt", m->key);
-}
+static const struct cdi_member members[] = {
+    { "closID", offsetof(struct cdi_rdt, clos), set_clos },
+    { "enableCMT", offsetof(struct cdi_rdt, cmt), set_bool },
+    { "enableMBM", offsetof(struct cdi_rdt, mbm), set_bool },
+    { "enableMonitoring", offsetof(struct cdi_rdt, monitoring), set_bool },
+    { "l3CacheSchema", offsetof(struct cdi_rdt, l3), set_value },
+    { "memBwSchema", offsetof(struct cdi_rdt, mb), set_mb },
+    { "schemata", offsetof(struct cdi_rdt, schemata), set_schemata },
+    { 0 }
+};
 
 int cdi_intel_rdt(const struct cdi_ctx *x, const struct ynode *node)
 {
     struct cdi_rdt *t;
-    int r = 0;
+    int r;
 
     if (node->kind == YNODE_NULL)
         return 0;
     if (node->kind != YNODE_MAP)
         return fail(x, node, "intelRdt must be a map, not %s", ynode_kind_name(node->kind));
     t = mem_new(struct cdi_rdt);
-    for (const struct ynode *m = node->first; m && r == 0; m = m->next)
-        r = member(x, m, t);
+    r = cdi_set_members(x, node, "intelRdt", members, t);
     if (r < 0 || !x->ret) {
         cdi_rdt_free(t);
         return r;

@@ -66,16 +66,7 @@ is_(mapped(), [d.state + "/store/data.mdb"], "the daemon maps the run store and 
 
 # --- the durable writer goes when it is idle
 def writers():
-    found = []
-    for pid in os.listdir("/proc"):
-        try:
-            with open("/proc/%s/cmdline" % pid, "rb") as f:
-                words = f.read().split(b"\0")
-        except OSError:
-            continue
-        if words[1:4] == [b"store", b"write", d.root.encode()]:
-            found.append(int(pid))
-    return found
+    return proc_find(lambda p: proc_argv(p)[1:4] == ["store", "write", d.root])
 
 
 c = pod("c")

@@ -92,22 +92,7 @@ def bundles(pod):
 
 
 def running(*command):
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/cmdline" % pid) as p:
-                if p.read().split("\0")[:-1] == list(command):
-                    return True
-        except OSError:
-            pass
-    return False
-
-
-def alive(pid):
-    try:
-        with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    return proc_find(lambda p: proc_argv(p) == list(command))
 
 
 d.start_daemon()
@@ -250,7 +235,7 @@ wait_until(lambda: os.path.exists(out + "/cut") and open(out + "/cut").read().st
 pid = int(open(out + "/cut").read())
 d.kill_daemon()
 ok(f.exception() is not None, "killed in a hook: the call ends")
-wait_until(lambda: not alive(pid), "the hook is killed")
+wait_until(lambda: proc_over(pid), "the hook is killed")
 wait_until(lambda: said(ctr, "order") == "poststop\n", "poststop runs")
 d.start_daemon()
 s = d.status(ctr)

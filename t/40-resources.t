@@ -101,9 +101,7 @@ for m, v2, _ in cgroup_mounts():
         os.makedirs(m + parent + "/pod2", exist_ok=True)
 q = d.runp(config=d.pod_config("q2", linux={"cgroup_parent": parent + "/pod2"}))
 cq = d.start(q)
-with open("/proc/%d/stat" % d.pid_of(cq)) as f:
-    supervisor = int(f.read().rsplit(")", 1)[1].split()[1])
-with open("/proc/%d/cgroup" % supervisor) as f:
+with open("/proc/%d/cgroup" % proc_stat(d.pid_of(cq))[1]) as f:
     ok(parent not in f.read(), "the supervisor is not in the pod's cgroup")
 d.remove(q)
 ok(os.path.isdir(cgroup_file("memory", parent + "/pod2", "")), "a parent that was there before stays")

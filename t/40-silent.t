@@ -29,19 +29,8 @@ def refused(future, name, what):
 
 
 def alive(pid):
-    reap_orphans({d.pid} | {r.proc.pid for r in d.registries})
+    reap_orphans()
     return os.path.exists("/proc/%d" % pid)
-
-
-def processes(word):
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/cmdline" % pid, "rb") as f:
-                found += [int(pid)] if word in f.read().split(b"\0") else []
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
 
 
 d.config["supervisor_stall"] = "%ds" % STALL
@@ -70,7 +59,7 @@ os.kill(sups["asked"], signal.SIGCONT)
 wait_until(lambda: error(d.sh, runs["asked"], "true")[0] == "OK", "it answers again")
 is_(d.sh(runs["asked"], "echo hi"), (b"hi\n", b"", 0), "when it goes on the pod is as before")
 is_(d.wait_exit(stops).exit_code, 137, "what was killed meanwhile is known")
-wait_until(lambda: not processes(b"7654321"), "no process of the start that failed")
+wait_until(lambda: not proc_find(lambda p: "7654321" in proc_argv(p)), "no process of the start that failed")
 ok(True, "a start that had failed is not made up for")
 is_(d.run(pods["asked"], "another", ["echo", "x"])[1], [("stdout", "F", b"x")], "another one can be started")
 

@@ -73,15 +73,7 @@ def settled(name, *more):
 
 
 def workers():
-    found = []
-    for p in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/cmdline" % p, "rb") as cmd, open("/proc/%s/stat" % p) as stat_file:
-                if b"\0checkpoint-pod\0" in cmd.read() and stat_file.read().rsplit(")", 1)[1].split()[1] == str(d.pid):
-                    found.append(int(p))
-        except OSError:
-            pass
-    return found
+    return proc_find(lambda p: proc_stat(p)[1] == d.pid and "checkpoint-pod" in proc_argv(p))
 
 
 def checkpoint(**fields):

@@ -208,15 +208,7 @@ wait_until(lambda: os.path.exists(d.root + "/checkpoints/%s-%d/checkpoint/pages-
 
 
 def workers():
-    found = []
-    for p in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/stat" % p) as stat_file, open("/proc/%s/cmdline" % p, "rb") as cmd:
-                if stat_file.read().rsplit(")", 1)[1].split()[1] == str(d.pid) and b"\0checkpoint\0" in cmd.read():
-                    found.append(int(p))
-        except OSError:
-            pass
-    return found
+    return proc_find(lambda p: proc_stat(p)[1] == d.pid and "checkpoint" in proc_argv(p))
 
 
 os.kill(workers()[0], signal.SIGKILL)

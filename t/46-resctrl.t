@@ -192,34 +192,18 @@ wait_until(lambda: not read(ctr, "tasks"), "its process dies")
 d.start_daemon()
 d.wait_exit(ctr)
 gone(ctr)
-
-
-def dead(pid):
-    """Gone, or waiting for whoever is the parent now."""
-    try:
-        with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def supervisor(ctr):
-    with open("/proc/%d/stat" % d.pid_of(ctr)) as f:
-        return int(f.read().rsplit(")", 1)[1].split()[1])
-
-
 ctr = start(pod, gold, device(l3CacheSchema="L3:0=7", enableMonitoring=True))
 d.restart()
 is_(place(ctr=ctr), (ctr, ctr), "a restart of the daemon changes nothing, also for execs")
-os.kill(supervisor(ctr), signal.SIGKILL)
+os.kill(proc_stat(d.pid_of(ctr))[1], signal.SIGKILL)
 is_(d.wait_exit(ctr).exit_code, 255, "the supervisor is killed")
 gone(ctr)
 pod2 = d.runp("p2", config=d.pod_config("p2", net=False))
 ctr = start(pod2, gold)
-boss = supervisor(ctr)
+boss = proc_stat(d.pid_of(ctr))[1]
 d.kill_daemon()
 os.kill(boss, signal.SIGKILL)
-wait_until(lambda: dead(boss), "so is the supervisor")
+wait_until(lambda: proc_over(boss), "so is the supervisor")
 is_(groups(), [ctr], "nobody is left who could remove it")
 d.start_daemon()
 d.wait_exit(ctr)

@@ -24,15 +24,6 @@ def known(pod):
     return sorted(os.listdir(state_of(pod, "r")))
 
 
-def dead(pid):
-    """Gone, or waiting for whoever is the parent now."""
-    try:
-        with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 # --- handlers
 handlers = {h.name: h.features for h in d.Status().runtime_handlers}
 is_(sorted(handlers), sorted(["", "cricket", "fast", "folder", "gone", name]), "Status lists the handlers")
@@ -203,13 +194,12 @@ is_(d.run(pod, "after", ["sh", "-c", "exit 5"])[0].exit_code, 5, "and so does a 
 lost = d.runp("lost", handler=name)
 c = d.start(lost, "own")
 first = d.pid_of(c)
-with open("/proc/%d/stat" % first) as f:
-    supervisor = int(f.read().rsplit(")", 1)[1].split()[1])
+supervisor = proc_stat(first)[1]
 with open("/proc/%d/comm" % supervisor) as f:
     is_(f.read(), "cricket-pod\n", "the container's parent is its pod's supervisor")
 os.kill(supervisor, 9)
 is_(d.wait_exit(c).exit_code, 255, "without its supervisor a container is over")
-wait_until(lambda: dead(first), "and its processes are killed")
+wait_until(lambda: proc_over(first), "and its processes are killed")
 d.remove(lost)
 ok(not os.path.exists(state_of(lost)), "its sandbox can be removed")
 

@@ -217,11 +217,6 @@ ok(len(numbers) > 50, "it has written", len(numbers))
 # --- supervisors
 
 
-def supervisor(ctr):
-    with open("/proc/%d/stat" % d.pid_of(ctr)) as f:
-        return int(f.read().rsplit(")", 1)[1].split()[1])
-
-
 def kill_supervisor(number):
     os.kill(number, signal.SIGKILL)
 
@@ -230,7 +225,7 @@ for when in ("idle", "exec", "start", "stop", "rm", "stopp", "down"):
     pod = d.runp("sup-" + when)
     c = d.start(pod, "c", command=["sh", "-c", "trap '' TERM; sleep 100000 & wait"])
     other = d.create(pod, "other", command=["sleep", "1000"])
-    sup = supervisor(c)
+    sup = proc_stat(d.pid_of(c))[1]
     pending = {"exec": lambda: d.ExecSync(_future=True, container_id=c, cmd=["sleep", "1000"]),
                "start": lambda: d.StartContainer(_future=True, container_id=other),
                "stop": lambda: d.StopContainer(_future=True, container_id=c, timeout=3600),
@@ -359,7 +354,7 @@ e.config["cni"]["timeout"] = "5s"           # patience
 e.start_daemon()
 with open(slow + "/log") as log:
     like(log.read(), r"ADD %d\nDEL \d+\nDEL end\n$" % plugin, "killed during an ADD that hangs: DEL all the same")
-reap_orphans({d.pid, e.pid} | {r.proc.pid for r in d.registries})
+reap_orphans()
 ok(not os.path.exists("/proc/%d" % plugin) and not os.path.exists("/proc/%d" % helper), "its processes were ended before")
 is_(e.ListPodSandbox().items[:], [], "the pod is gone")
 del e.config["cni"]["timeout"]

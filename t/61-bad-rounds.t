@@ -434,7 +434,7 @@ def rounds(first, last):
         kind, = rng.choices(list(KINDS), [often for _, often in KINDS.values()])
         one("round %d" % n, kind, rng)
         if n % 50 == 0:
-            reap_orphans({d.proc.pid, *[r.proc.pid for r in d.registries]})
+            reap_orphans()
             want(d.proc.poll() is None, "the daemon has ended", d.log_tail())
     one("the rest", "expired token", random.Random(last), True)
 

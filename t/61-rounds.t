@@ -232,7 +232,7 @@ def round_(n):
         ws_round(rng)
     forward_round(rng)
     objects(rng, n)
-    reap_orphans({d.proc.pid, *[r.proc.pid for r in d.registries]})
+    reap_orphans()
 
 
 def execs():

@@ -135,8 +135,7 @@ def switches(pid):
 
 
 def supervisor_of(d, ctr):
-    with open("/proc/%d/stat" % d.pid_of(ctr)) as f:
-        return int(f.read().rsplit(")", 1)[1].split()[1])
+    return proc_stat(d.pid_of(ctr))[1]
 
 
 d = Daemon(config={"log": {"level": "info"}}, args=["--log-level", "info"])

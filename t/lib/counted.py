@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 
-from cricket import BUILD, SLOW, diag, wait_until
+from cricket import BUILD, SLOW, diag, proc_argv, proc_find, proc_stat, wait_until
 
 with open(BUILD + "/config.h") as _config:
     SANITIZED = "define SANITIZE 1" in _config.read()    # freed memory is kept for a while there
@@ -13,14 +13,10 @@ with open(BUILD + "/config.h") as _config:
 
 def supervisor_of(pod):
     """PID of the cricket-pod of a sandbox."""
-    for p in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/cmdline" % p, "rb") as f:
-                if b"cricket-pod\0" + pod.encode() in f.read():
-                    return int(p)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    raise RuntimeError("no supervisor of " + pod)
+    found = proc_find(lambda p: "\0".join(proc_argv(p)[:2]).endswith("cricket-pod\0" + pod))
+    if not found:
+        raise RuntimeError("no supervisor of " + pod)
+    return found[0]
 
 
 def descriptors(pid):
@@ -40,16 +36,7 @@ def threads(pid):
 
 def of_parent(pid):
     """PIDs of the children of a process, zombies too."""
-    found = set()
-    for n in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/stat" % n) as f:
-                text = f.read()
-            if int(text[text.rindex(")") + 2:].split()[1]) == pid:
-                found.add(int(n))
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
+    return set(proc_find(lambda p: proc_stat(p)[1] == pid))
 
 
 def private_kb(pid):

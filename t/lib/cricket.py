@@ -330,6 +330,38 @@ def cgroup_file(controller, cgroup, name):
     raise FileNotFoundError("no cgroup hierarchy has " + controller)
 
 
+def proc_argv(pid):
+    with open("/proc/%d/cmdline" % pid, "rb") as f:
+        return f.read().decode("utf-8", "replace").split("\0")[:-1]
+
+
+def proc_stat(pid):
+    """State and parent of a process: ("S", 1)."""
+    with open("/proc/%d/stat" % pid) as f:
+        state, parent = f.read().rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
+def proc_over(pid):
+    """Gone, or waiting for whoever is the parent now."""
+    try:
+        return proc_stat(pid)[0] in "ZX"
+    except OSError:
+        return True
+
+
+def proc_find(fn):
+    """[pid] of all processes for which this holds; not for one that goes while it looks."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            if fn(pid):
+                found.append(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
 def children():
     """{pid: command} of the processes whose parent is this one, zombies not."""
     found = {}
@@ -347,16 +379,19 @@ def children():
     return found
 
 
-def reap_orphans(known):
-    """Collects zombies that were handed to the test as the subreaper; `known` ones belong to Popen objects."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+def waited_for():
+    """Pids of the daemons and their registries, which belong to Popen objects."""
+    return {p.pid for d in _daemons for p in (d.proc, *(r.proc for r in d.registries)) if p}
+
+
+def reap_orphans(known=None):
+    """Collects zombies that were handed to the test as the subreaper; others (`known`) are waited for elsewhere."""
+    if known is None:
+        known = waited_for()
+    for pid in proc_find(lambda p: p not in known and proc_stat(p) == ("Z", os.getpid())):
         try:
-            with open("/proc/%s/stat" % pid) as f:
-                text = f.read()
-            fields = text[text.rindex(")") + 2:].split()
-            if int(fields[1]) == os.getpid() and fields[0] == "Z" and int(pid) not in known:
-                os.waitpid(int(pid), os.WNOHANG)
-        except (FileNotFoundError, ProcessLookupError, ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
             pass
 
 
@@ -770,8 +805,7 @@ class Daemon:
         for mount, v2, _ in cgroup_mounts():
             for where, _, _ in os.walk(mount + self.cgroup, topdown=False):
                 kill_cgroup(where)
-        kill_children({r.proc.pid for d in _daemons for r in d.registries} |
-                      {d.proc.pid for d in _daemons if d.proc})
+        kill_children(waited_for())
         for mount, v2, _ in cgroup_mounts():
             for where, _, _ in os.walk(mount + self.cgroup, topdown=False):
                 try:
@@ -806,11 +840,7 @@ class Daemon:
 def freeze(pid):
     """SIGSTOP; returns when the process stands still."""
     os.kill(pid, signal.SIGSTOP)
-
-    def stopped():
-        with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] == "T"
-    wait_until(stopped, "process %d is stopped" % pid)
+    wait_until(lambda: proc_stat(pid)[0] == "T", "process %d is stopped" % pid)
 
 
 def unescape(path):

@@ -297,16 +297,12 @@ d.RemovePodSandbox(pod_sandbox_id=crash)
 
 # --- user namespaces
 if d.Status().runtime_handlers[0].features.user_namespaces:
-    ids = [{"host_id": 524288, "container_id": 0, "length": 65536}]
-    userns = {"mode": pb.POD, "uids": ids, "gids": ids}
-    config = d.pod_config("userns")
-    config.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**userns))
-    mapped = d.runp(config=config)
-    options = {"namespace_options": {"userns_options": userns}}
+    userns = user_namespace()
+    mapped = d.runp("userns", userns=userns)
     ctr = start(mapped, "own", device(hook("prestart"), hook("startContainer", "id -u >/start"), hook("poststart"), hook("poststop"),
                                       hook("createContainer", "root=$bundle/rootfs; echo made >$root/etc/made; mkdir $root/late; "
                                            "mount -t tmpfs late $root/late; echo tmpfs >$root/late/file; id -u >$out/id")),
-                security=options)
+                userns=userns)
     is_(said(ctr, "createContainer.ns").split(), ns_of(d.pid_of(ctr)), "createContainer: in the container's")
     is_((said(ctr, "id"), json.loads(said(ctr, "createContainer.state"))["pid"], json.loads(said(ctr, "createContainer.config"))["root"]["path"]),
         ("0\n", 1, "%s/pods/%s/hooks/%s/rootfs" % (d.state, mapped, ctr)), "as root in there, with state and config.json")
@@ -319,15 +315,13 @@ if d.Status().runtime_handlers[0].features.user_namespaces:
     stop(ctr)
     wait_until(lambda: said(ctr, "order") == "prestart\ncreateContainer\npoststart\npoststop\n", "poststop runs")
     ok(True, "and the others")
-    config = d.pod_config("userns-crash")
-    config.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**userns))
-    crash = d.runp(config=config)
-    ctr = start(crash, "own", device(hook("poststop")), security=options)
+    crash = d.runp("userns-crash", userns=userns)
+    ctr = start(crash, "own", device(hook("poststop")), userns=userns)
     os.kill(d.supervisor(crash), signal.SIGKILL)
     wait_until(lambda: said(ctr, "order") == "poststop\n", "poststop runs")
     ok(True, "poststop when its supervisor was killed")
     d.remove(crash)
-    ctr = start(mapped, "all", every, security=dict(options, seccomp={"profile_type": pb.SecurityProfile.RuntimeDefault}))
+    ctr = start(mapped, "all", every, userns=userns, security={"seccomp": {"profile_type": pb.SecurityProfile.RuntimeDefault}})
     ok(said(ctr, "order").startswith("prestart\ncreateRuntime\ncreateRuntime again\ncreateContainer\npoststart\n"), "all of them")
 else:
     skip("this kernel cannot map the owners of layers", 10)

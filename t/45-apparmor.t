@@ -89,11 +89,8 @@ privileged.linux.security_context.privileged = True
 privileged = d.runp(config=privileged)
 is_(profile(dict(NAMED, privileged=True), pod_=privileged), "unconfined", "privileged: none, also if given")
 if d.Status().runtime_handlers[0].features.user_namespaces:
-    ids = [{"host_id": 524288, "container_id": 0, "length": 65536}]
-    user = {"mode": pb.POD, "uids": ids, "gids": ids}
-    u = d.pod_config("u")
-    u.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**user))
-    is_(profile(dict(NAMED, namespace_options={"userns_options": user}), pod_=d.runp(config=u)), mine + " (enforce)",
+    user = user_namespace()
+    is_(profile(dict(NAMED, namespace_options={"userns_options": user}), pod_=d.runp("u", userns=user)), mine + " (enforce)",
         "in a user namespace")
 else:
     skip("no user namespaces")

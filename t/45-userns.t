@@ -8,16 +8,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib
 from cricket import *  # noqa: E402,F403
 
 BASE, GBASE, SIZE = 524288, 655360, 65536
-UIDS = [{"host_id": BASE, "container_id": 0, "length": SIZE}]
-GIDS = [{"host_id": GBASE, "container_id": 0, "length": SIZE}]
-USERNS = {"mode": pb.POD, "uids": UIDS, "gids": GIDS}
+USERNS = user_namespace(BASE, GBASE, SIZE)
+UIDS, GIDS = USERNS["uids"], USERNS["gids"]
 
 d = Daemon()
 node = d.Status().runtime_handlers[0].features.user_namespaces
 if not node:
-    pod = d.pod_config("refused")
-    pod.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**USERNS))
-    why = error(d.RunPodSandbox, config=pod)
+    why = error(d.RunPodSandbox, config=d.pod_config("refused", userns=USERNS))
     ok(why[0] == "INVALID_ARGUMENT" and "not supported here: " in why[1], "refused with the reason", why)
     skip("this kernel cannot: " + str(why[1]))
     finish(d)
@@ -25,17 +22,15 @@ serial = [0]
 
 
 def runp(name, userns_=USERNS, privileged=False, pid=pb.POD, **fields):
-    config = d.pod_config(name, pid=pid, **fields)
-    config.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**userns_))
+    config = d.pod_config(name, pid=pid, userns=userns_, **fields)
     config.linux.security_context.privileged = privileged
     return d.runp(config=config)
 
 
 def config(name, command, security=None, userns_=USERNS, pid=pb.POD, net=pb.POD, ipc=pb.POD, **fields):
-    c = d.ctr_config(name, command=command, security=security, pid=pid, **fields)
+    c = d.ctr_config(name, command=command, security=security, pid=pid, userns=userns_, **fields)
     options = c.linux.security_context.namespace_options
     options.network, options.ipc = net, ipc
-    options.userns_options.MergeFrom(pb.UserNamespace(**userns_))
     return c
 
 
@@ -241,12 +236,11 @@ ok(re.match(r"0\nsysfs ro,nosuid,nodev,noexec", o) and "Read-only" in o and "erm
 hostpid = runp("hostpid", pid=pb.NODE)
 c = start(hostpid, pid=pb.NODE)
 ok(d.sh(c, "test -e /proc/%d/status && echo there" % os.getpid())[0] == b"there\n", "the node's processes")
-p = d.pod_config("hostipc", pid=pb.POD)
+p = d.pod_config("hostipc", pid=pb.POD, userns=USERNS)
 p.linux.security_context.namespace_options.ipc = pb.NODE
-p.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**USERNS))
 c = start(d.runp(config=p), ipc=pb.NODE)
 is_(os.stat("/proc/%d/ns/ipc" % d.pid_of(c)).st_ino, os.stat("/proc/self/ns/ipc").st_ino, "the node's IPC")
-small = {"mode": pb.POD, "uids": [dict(UIDS[0], length=1)], "gids": [dict(GIDS[0], length=1)]}
+small = user_namespace(BASE, GBASE, 1)
 code, text = out("stat -c %u:%g / /dev/pts /dev/shm", runp("small", small), userns_=small)
 is_(text, "0:0\n" * 3, "a map of one id")
 

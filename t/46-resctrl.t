@@ -225,15 +225,8 @@ with open(d.tmp + "/config") as f:
     is_(json.load(f)["linux"]["intelRdt"], {"l3CacheSchema": "L3:0=f"}, "config.json has it")
 features = {h.name: h.features for h in d.Status().runtime_handlers}[""]
 if features.user_namespaces:
-    maps = {"mode": pb.POD, "uids": [{"host_id": 300000, "container_id": 0, "length": 65536}],
-            "gids": [{"host_id": 300000, "container_id": 0, "length": 65536}]}
-    config = d.pod_config("u", net=False)
-    config.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**maps))
-    userns = d.runp("u", config=config)
-    config = d.ctr_config("in", command=["sleep", "100000"], CDI_devices=[{"name": gold}])
-    config.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**maps))
-    ctr = d.create(userns, config=config)
-    d.StartContainer(container_id=ctr)
+    userns = d.runp("u", net=False, userns=user_namespace())
+    ctr = start(userns, gold, userns=user_namespace())
     is_((place(d.pid_of(ctr)), place(ctr=ctr)), ((ctr, ""), (ctr, "")), "in a user namespace")
 else:
     skip("no user namespaces here")

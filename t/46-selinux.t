@@ -88,11 +88,8 @@ ok(level(label(start(pod2))) != level(mine), "another pod has other categories")
 levels = [level(label(start(d.runp("many%d" % i)))) for i in range(5)]
 is_(len(set(levels)), 5, "so has each")
 if d.Status().runtime_handlers[0].features.user_namespaces:
-    ids = [{"host_id": 524288, "container_id": 0, "length": 65536}]
-    user = {"mode": pb.POD, "uids": ids, "gids": ids}
-    u = d.pod_config("u")
-    u.linux.security_context.namespace_options.userns_options.MergeFrom(pb.UserNamespace(**user))
-    c = start(d.runp(config=u), {"namespace_options": {"userns_options": user}})
+    user = user_namespace()
+    c = start(d.runp("u", userns=user), {"namespace_options": {"userns_options": user}})
     like(label(c), ":%s:%s$" % (TYPE, ANY), "in a user namespace")
     is_(set(contexts(c).get(p) for p in ("/", "/dev", "/dev/pts", "/dev/shm")),
         {"%s:object_r:%s:%s" % (USER, FILE, level(label(c)))}, "and its file systems")

@@ -207,26 +207,21 @@ ok(not os.path.exists(state_of(lost)), "its sandbox can be removed")
 null = os.stat("/dev/null")
 d.run(pod, "user", ["true"], security={"run_as_user": {"value": 1000}})
 BASE, GBASE = 524288, 655360
-UIDS = [{"host_id": BASE, "container_id": 0, "length": 65536}]
-GIDS = [{"host_id": GBASE, "container_id": 0, "length": 65536}]
-USERNS = {"userns_options": {"mode": pb.POD, "uids": UIDS, "gids": GIDS}}
+USERNS = user_namespace(BASE, GBASE)
 vol = d.tmp + "/vol"
 os.mkdir(vol)
 os.chmod(vol, 0o755)
 with open(vol + "/file", "w") as f:
     f.write("content\n")
 os.chown(vol + "/file", 42, 43)
-MAPPED = {"uidMappings": UIDS, "gidMappings": GIDS}
+MAPPED = {"uidMappings": USERNS["uids"], "gidMappings": USERNS["gids"]}
 for pid in (pb.POD, pb.CONTAINER) if userns else ():
     what = "a user namespace, %s PID namespace: " % ("the pod's" if pid == pb.POD else "an own")
-    p = d.pod_config("userns%d" % pid, pid=pid)
-    p.linux.security_context.namespace_options.MergeFrom(pb.NamespaceOption(**USERNS))
-    p = d.runp(config=p, handler=name)
-    c = d.ctr_config("c", command=["sh", "-c", "echo out; touch /made; chown 7:8 /made; exec sleep 1000000"], pid=pid, security={
-        "namespace_options": USERNS, "masked_paths": ["/proc/timer_list"], "readonly_paths": ["/proc/sys"]}, mounts=[
-            dict(MAPPED, host_path=vol, container_path="/v"),
-            dict(MAPPED, image={"image": d.image}, container_path="/i", readonly=True)])
-    c = d.start(p, config=c)
+    p = d.runp("userns%d" % pid, handler=name, pid=pid, userns=USERNS)
+    c = d.start(p, "c", command=["sh", "-c", "echo out; touch /made; chown 7:8 /made; exec sleep 1000000"], pid=pid, userns=USERNS,
+                security={"masked_paths": ["/proc/timer_list"], "readonly_paths": ["/proc/sys"]}, mounts=[
+                    dict(MAPPED, host_path=vol, container_path="/v"),
+                    dict(MAPPED, image={"image": d.image}, container_path="/i", readonly=True)])
     wait_until(lambda: d.sh(c, "stat -c %u /made")[0] == b"7\n", "the file")
     is_(d.log_bytes(d.status(c).log_path), b"out\n", what + "its log")
     with open("/proc/%d/status" % d.pid_of(c)) as f:

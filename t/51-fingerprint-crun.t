@@ -21,7 +21,7 @@ d.image  # pulled before its layer is looked for
 layers = [w for w, dirs, _ in os.walk(d.root + "/l") if "bin" in dirs and "etc" in dirs]
 subprocess.run(["cp", "-a", layers[0], rootfs], check=True)
 mapped_rootfs = rootfs + "-mapped"
-USERNS = pb.UserNamespace(mode=pb.POD, uids=[{"host_id": 524288, "length": 65536}], gids=[{"host_id": 655360, "length": 65536}])
+USERNS = user_namespace(524288, 655360)
 subprocess.run(["cp", "-a", rootfs, mapped_rootfs], check=True)
 subprocess.run(["chown", "-hR", "524288:655360", mapped_rootfs], check=True)
 os.chown(mapped_rootfs + "/home/alice", 524288 + 1000, 655360 + 1000)
@@ -70,17 +70,11 @@ pods, serial = {}, [0]
 
 
 def start(case, argv):
-    userns = case.startswith("user")
+    userns = USERNS if case.startswith("user") else None
     if case not in pods:
-        config = d.pod_config("pod", linux={"sysctls": {"net.ipv4.ip_unprivileged_port_start": "77"}})
-        if userns:
-            config.linux.security_context.namespace_options.userns_options.MergeFrom(USERNS)
-        pods[case] = d.runp(config=config)
+        pods[case] = d.runp("pod", linux={"sysctls": {"net.ipv4.ip_unprivileged_port_start": "77"}}, userns=userns)
     serial[0] += 1
-    config = d.ctr_config("c%d" % serial[0], command=argv, **CASES[case])
-    if userns:
-        config.linux.security_context.namespace_options.userns_options.MergeFrom(USERNS)
-    return d.start(pods[case], config=config)
+    return d.start(pods[case], "c%d" % serial[0], command=argv, userns=userns, **CASES[case])
 
 
 def bundle(case, spec, keeper):
@@ -96,7 +90,7 @@ def bundle(case, spec, keeper):
         if n["type"] in ("ipc", "uts", "network", "user"):
             n["path"] = "/proc/%d/ns/%s" % (keeper, "net" if n["type"] == "network" else n["type"])
     if case.startswith("user"):
-        os.chown(where + "/upper", USERNS.uids[0].host_id, USERNS.gids[0].host_id)
+        os.chown(where + "/upper", USERNS["uids"][0]["host_id"], USERNS["gids"][0]["host_id"])
         os.chmod(where + "/work", 0o777)
         del spec["linux"]["uidMappings"], spec["linux"]["gidMappings"]
     for m in spec["mounts"]:

@@ -400,10 +400,8 @@ FINE = maps((0, 100000, 65536))
 def overlap(rng):
     wrong = rng.choice(OVERLAP)
     uids, gids = rng.choice(((wrong, FINE), (FINE, wrong), (wrong, wrong)))
-    config = d.pod_config("mapped", net=False)
-    config.linux.security_context.namespace_options.userns_options.MergeFrom(
-        pb.UserNamespace(mode=pb.POD, uids=uids, gids=gids))
-    refused(d.RunPodSandbox, "user namespace.*mapping" if userns else "user namespace", config=config)
+    refused(d.RunPodSandbox, "user namespace.*mapping" if userns else "user namespace",
+            config=d.pod_config("mapped", net=False, userns={"mode": pb.POD, "uids": uids, "gids": gids}))
 
 
 KINDS = {                                # what, how often of 100

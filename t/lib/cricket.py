@@ -403,6 +403,12 @@ def pss_kb(pid):
     return 0
 
 
+def user_namespace(uid=524288, gid=524288, length=65536):
+    """The pod's, where 0 is these on the host: for pod_config() and ctr_config()."""
+    return {"mode": pb.POD, "uids": [{"host_id": uid, "container_id": 0, "length": length}],
+            "gids": [{"host_id": gid, "container_id": 0, "length": length}]}
+
+
 # --- registry
 
 class DockerRegistry:
@@ -624,8 +630,8 @@ class Daemon:
 
     # pods and containers
 
-    def pod_config(self, name=None, net=True, pid=pb.CONTAINER, linux=None, **fields):
-        """A PodSandboxConfig. net False: the network of the node."""
+    def pod_config(self, name=None, net=True, pid=pb.CONTAINER, linux=None, userns=None, **fields):
+        """A PodSandboxConfig. net False: the network of the node. userns: as user_namespace() makes it."""
         self.serial_pod += 1
         name = name or "pod%d" % self.serial_pod
         config = pb.PodSandboxConfig(
@@ -636,6 +642,8 @@ class Daemon:
         options = config.linux.security_context.namespace_options
         options.network = pb.POD if net else pb.NODE
         options.pid = pid
+        if userns:
+            options.userns_options.MergeFrom(pb.UserNamespace(**userns))
         if linux:
             config.linux.MergeFrom(pb.LinuxPodSandboxConfig(**linux))
         for key, value in fields.items():
@@ -645,11 +653,15 @@ class Daemon:
             config.MergeFrom(part)
         return config
 
-    def ctr_config(self, name="main", image=None, command=(), pid=pb.CONTAINER, security=None, resources=None, **fields):
+    def ctr_config(self, name="main", image=None, command=(), pid=pb.CONTAINER, security=None, resources=None, userns=None,
+                   **fields):
         config = pb.ContainerConfig(
             metadata={"name": name}, image={"image": image or self.image}, command=list(command),
             log_path=name.replace("/", "_")[:200] + ".log")
-        config.linux.security_context.namespace_options.pid = pid
+        options = config.linux.security_context.namespace_options
+        options.pid = pid
+        if userns:
+            options.userns_options.MergeFrom(pb.UserNamespace(**userns))
         if security:
             config.linux.security_context.MergeFrom(pb.LinuxContainerSecurityContext(**security))
         if resources:

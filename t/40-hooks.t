@@ -50,11 +50,7 @@ def hook(kind, script="", mark="", **more):
 def device(*hooks, **edits):
     """A device with these hooks: its name."""
     serial[0] += 1
-    name = "d%d" % serial[0]
-    with open("%s/%s.json" % (specs, name), "w") as f:
-        json.dump({"cdiVersion": "1.1.0", "kind": "test.vendor/" + name, "devices": [
-            {"name": "x", "containerEdits": dict(edits, **({"hooks": list(hooks)} if hooks else {}))}]}, f)
-    return "test.vendor/%s=x" % name
+    return cdi_device(specs, "d%d" % serial[0], hooks=list(hooks), **edits)
 
 
 def create(pod, name, *devices, command=("sleep", "100000"), **fields):

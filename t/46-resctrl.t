@@ -24,11 +24,7 @@ serial = [0]
 
 def device(**rdt):
     serial[0] += 1
-    name = "d%d" % serial[0]
-    with open("%s/%s.json" % (specs, name), "w") as f:
-        json.dump({"cdiVersion": "1.1.0", "kind": "test.vendor/" + name,
-                   "devices": [{"name": "x", "containerEdits": {"intelRdt": rdt}}]}, f)
-    return "test.vendor/%s=x" % name
+    return cdi_device(specs, "d%d" % serial[0], intelRdt=rdt)
 
 
 def create(pod, *devices, **fields):
@@ -212,12 +208,10 @@ d.remove(pod, pod2)
 
 # --- a user namespace, hooks
 pod = d.runp("p3", config=d.pod_config("p3", net=False))
-with open(specs + "/hook.json", "w") as f:
-    json.dump({"cdiVersion": "1.1.0", "kind": "test.vendor/hook", "devices": [{"name": "x", "containerEdits": {
-        "intelRdt": {"l3CacheSchema": "L3:0=f"},
-        "hooks": [{"hookName": n, "path": "/bin/sh", "args": ["sh", "-c", "cat /proc/self/cpu_resctrl_groups >%s/%s; "
-                   "cat config.json >%s/config" % (d.tmp, n, d.tmp)], "env": ["PATH=/usr/bin:/bin"]} for n in ("createRuntime", "poststart")]}}]}, f)
-ctr = start(pod, "test.vendor/hook=x")
+ctr = start(pod, cdi_device(specs, "hook", intelRdt={"l3CacheSchema": "L3:0=f"}, hooks=[
+    {"hookName": n, "path": "/bin/sh", "env": ["PATH=/usr/bin:/bin"],
+     "args": ["sh", "-c", "cat /proc/self/cpu_resctrl_groups >%s/%s; cat config.json >%s/config" % (d.tmp, n, d.tmp)]}
+    for n in ("createRuntime", "poststart")]))
 is_(place(ctr=ctr), (ctr, ""), "with hooks")
 with open(d.tmp + "/poststart") as f, open(d.tmp + "/createRuntime") as g:
     is_({f.read(), g.read()}, {"res:/\nmon:\n"}, "which are not in it themselves")

@@ -409,6 +409,13 @@ def user_namespace(uid=524288, gid=524288, length=65536):
             "gids": [{"host_id": gid, "container_id": 0, "length": length}]}
 
 
+def cdi_device(specs, name, **edits):
+    """A CDI spec in that directory, with one device which has these containerEdits; what to ask for."""
+    with open("%s/%s.json" % (specs, name), "w") as f:
+        json.dump({"cdiVersion": "1.1.0", "kind": "test.vendor/" + name, "devices": [{"name": "x", "containerEdits": edits}]}, f)
+    return "test.vendor/%s=x" % name
+
+
 # --- registry
 
 class DockerRegistry:

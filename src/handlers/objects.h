@@ -78,7 +78,7 @@ struct sandbox {
     Cricket__State__Sandbox *rec;    /* rec->config is empty in memory: see config */
     Runtime__V1__PodSandboxConfig *config;
     struct link *link;               /* NULL: no supervisor (NOTREADY) */
-    struct meeting *meeting;         /* its supervisor has not answered yet (recover.c), or NULL */
+    struct meeting *meeting;         /* its supervisor is yet to answer (recover.h), or NULL */
     char *dir;                       /* <state>/pods/<id> */
     struct list ctrs;                /* struct ctr.in_sandbox, oldest first */
     struct list turns;               /* operations on it; the first one runs, the others wait */
@@ -146,7 +146,7 @@ void pb_set_bytes(ProtobufCBinaryData *field, const void *p, size_t n);
 const struct str *sandbox_listed(struct sandbox *s);     /* encoded runtime.v1.PodSandbox */
 const struct str *ctr_listed(struct ctr *c);             /* encoded runtime.v1.Container */
 bool sandbox_is_ready(const struct sandbox *s);
-/* GRPC_UNAVAILABLE while its supervisor hangs: it has not answered since the start (recover.c), or
+/* GRPC_UNAVAILABLE while its supervisor hangs: it has not answered since the start (recover.h), or
  * not what it was asked (link_hangs()). */
 int sandbox_met(const struct sandbox *s, struct err *err);
 const Runtime__V1__NamespaceOption *sandbox_namespaces(const struct sandbox *s); /* may be NULL */

@@ -24,13 +24,13 @@ void recovery_await(struct recovery *r);
 void recovery_answer(struct recovery *r);
 /* c ended and nobody was there to see how. */
 void recover_lost(struct ctr *c, const char *reason, int code, const char *message);
-/* Once it is known what runs of s: what was being made or removed is removed. That is awaited. s may
- * be gone when it is done. */
+/* Once it is known what runs of s: what was being made or removed is removed. That is awaited. s
+ * may be gone when it is done. */
 void recover_settle(struct recovery *r, struct sandbox *s);
 
 /* --- recover_meet.c */
-/* Meets the supervisor of s, or that in dir which is nobody's (s NULL) and is ended; awaited, but for
- * some seconds only. s may be gone afterwards. */
+/* Meets the supervisor of s, or that in dir which is nobody's (s NULL) and is ended; awaited, but
+ * for some seconds only. s may be gone afterwards. */
 void recover_meet(struct recovery *r, struct sandbox *s, const char *dir);
 /* Forgets a supervisor that has not answered. */
 struct meeting *meeting_free(struct meeting *m);

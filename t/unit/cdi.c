@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/proc/cdi*.c: devices from JSON and YAML specs, all edits, priorities, and what bad specs are
  * told. */
-#include "tap.h"
+#include "files.h"
 
 #include "mem.h"
 #include "proc/cdi.h"
@@ -15,15 +15,6 @@
 static char base[] = "/tmp/cricket-cdi-XXXXXX";
 static char *low, *high;
 static const char *dirs[4];
-
-static void put(const char *dir, const char *name, const char *text)
-{
-    auto_free char *path = mem_printf("%s/%s", dir, name);
-    auto_fd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-        abort();
-}
 
 static void clear(void)
 {
@@ -67,20 +58,21 @@ static void test_resolve(void)
     struct stat st;
 
     clear();
-    put(low, "gpu.json", gpu);
-    put(low, "ignored.txt", "[");
-    put(low, "nic.yaml", "cdiVersion: \"1.0.0\"\nkind: vendor.com/nic\ndevices:\n"
-                         "- name: eth.0\n  containerEdits:\n    deviceNodes:\n"
-                         "    - {path: /dev/zero, fileMode: 0640}\n"
-                         "    - {path: /dev/pipe, type: p}\n"
-                         "    mounts:\n    - {hostPath: tmpfs, containerPath: /t, type: tmpfs}\n"
-                         "    netDevices:\n    - {hostInterfaceName: eth7, name: net1}\n"
-                         "    - {hostInterfaceName: eth8}\n"
-                         "    intelRdt: {closID: gold, enableCMT: true, memBwSchema: \"MB:0=10\"}\n"
-                         "- name: rdt\n  containerEdits:\n"
-                         "    intelRdt:\n      closID: \"\"\n      l3CacheSchema: \"L3:0=f\"\n"
-                         "      schemata: [\"L2:0=1\", \"L3:0=3\"]\n      enableMonitoring: true\n"
-                         "      enableMBM: false\n");
+    put_file(low, "gpu.json", gpu);
+    put_file(low, "ignored.txt", "[");
+    put_file(low, "nic.yaml",
+             "cdiVersion: \"1.0.0\"\nkind: vendor.com/nic\ndevices:\n"
+             "- name: eth.0\n  containerEdits:\n    deviceNodes:\n"
+             "    - {path: /dev/zero, fileMode: 0640}\n"
+             "    - {path: /dev/pipe, type: p}\n"
+             "    mounts:\n    - {hostPath: tmpfs, containerPath: /t, type: tmpfs}\n"
+             "    netDevices:\n    - {hostInterfaceName: eth7, name: net1}\n"
+             "    - {hostInterfaceName: eth8}\n"
+             "    intelRdt: {closID: gold, enableCMT: true, memBwSchema: \"MB:0=10\"}\n"
+             "- name: rdt\n  containerEdits:\n"
+             "    intelRdt:\n      closID: \"\"\n      l3CacheSchema: \"L3:0=f\"\n"
+             "      schemata: [\"L2:0=1\", \"L3:0=3\"]\n      enableMonitoring: true\n"
+             "      enableMBM: false\n");
     struct cdi_edits *e = resolve("vendor.com/gpu=0", "vendor.com/gpu=1", &err);
     if (!ok(e, "two devices of a JSON spec: %s", err.text))
         return;
@@ -154,16 +146,16 @@ static void test_priority(void)
     struct err err;
 
     clear();
-    put(low, "a.yaml", ONE("{env: [FROM=low]}"));
-    put(high, "z.yaml", ONE("{env: [FROM=high]}"));
+    put_file(low, "a.yaml", ONE("{env: [FROM=low]}"));
+    put_file(high, "z.yaml", ONE("{env: [FROM=high]}"));
     struct cdi_edits *e = resolve("v.io/c=d", NULL, &err);
     is_str(e ? e->env[0] : err.text, "FROM=high", "the later directory wins");
     cdi_edits_free(e);
-    put(high, "b.yaml", ONE("{env: [FROM=b]}"));
+    put_file(high, "b.yaml", ONE("{env: [FROM=b]}"));
     auto_free char *want = mem_printf("CDI device 'v.io/c=d' is in both '%s/b.yaml' and '%s/z.yaml'", high, high);
     ok(!resolve("v.io/c=d", NULL, &err), "twice in one directory");
     is_str(err.text, want, "is told");
-    put(high, "b.yaml", "nonsense: [");
+    put_file(high, "b.yaml", "nonsense: [");
     e = resolve("v.io/c=d", NULL, &err);
     ok(e, "a broken file does not hide a good one: %s", err.text);
     cdi_edits_free(e);
@@ -196,7 +188,7 @@ static void broken(const char *text, const char *why)
     struct err err;
 
     clear();
-    put(low, "x.yaml", text);
+    put_file(low, "x.yaml", text);
     ok(!resolve("v.io/c=d", NULL, &err), "refused");
     ok(strstr(err.text, why) && strstr(err.text, "x.yaml"), "... with '%s'", why);
     if (!strstr(err.text, why))
@@ -291,7 +283,7 @@ static void test_cut(void)
     for (size_t i = 0; i < sizeof gpu - 1; i += 3) {
         auto_free char *part = mem_dup(gpu, i);
 
-        put(low, "gpu.json", part);
+        put_file(low, "gpu.json", part);
         struct cdi_edits *e = resolve("vendor.com/gpu=0", NULL, &err);
         n += e != NULL;
         cdi_edits_free(e);
@@ -301,8 +293,7 @@ static void test_cut(void)
 
 int main(void)
 {
-    if (!mkdtemp(base))
-        abort();
+    make_temp(base);
     low = mem_printf("%s/etc", base);
     high = mem_printf("%s/run", base);
     dirs[0] = low;
@@ -312,8 +303,7 @@ int main(void)
     test_names();
     test_broken();
     test_cut();
-    auto_free char *rm = mem_printf("rm -rf %s", base);
-    if (system(rm) != 0)
+    if (!remove_temp(base))
         diag("%s is left", base);
     free(low);
     free(high);

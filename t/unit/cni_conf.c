@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* CNI configuration files, the stdin of plugins, capabilities, results and errors: everything that
  * is text. */
-#include "mem.h"
 #include "proc/cni_conf.h"
+#include "files.h"
+#include "mem.h"
 #include "proc/cni_watch.h"
-#include "tap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,25 +14,6 @@
 
 static char top[] = "/tmp/cricket-cni-XXXXXX";
 static struct err err;
-
-static void put(const char *name, const char *text)
-{
-    auto_free char *path = mem_printf("%s/%s", top, name);
-    FILE *f = fopen(path, "we");
-
-    if (!f)
-        bail_out("cannot write %s", path);
-    fputs(text, f);
-    fclose(f);
-}
-
-static void sub(const char *name)
-{
-    auto_free char *path = mem_printf("%s/%s", top, name);
-
-    if (mkdir(path, 0755) < 0)
-        bail_out("cannot make %s", path);
-}
 
 static void gone(const char *name)
 {
@@ -126,30 +107,31 @@ static void test_files(void)
     loads(dirs, NULL, -ENOENT);
     ok(strstr(err.text, "no network config in ") && strstr(err.text, two),
        "names the directories: %s", err.text);
-    sub("one");
-    sub("two");
+    put_dir(top, "one");
+    put_dir(top, "two");
     loads(dirs, NULL, -ENOENT);
-    put("two/10-z.conflist", "{\"name\": \"z\", \"plugins\": [{\"type\": \"bridge\"}]}");
+    put_file(top, "two/10-z.conflist", "{\"name\": \"z\", \"plugins\": [{\"type\": \"bridge\"}]}");
     loads(dirs, "z", 0);
-    put("one/20-b.conf",
+    put_file(
+        top, "one/20-b.conf",
         "{\"name\": \"b\", \"cniVersion\": \"0.4.0\", \"type\": \"bridge\", \"capabilities\": {\"ips\": true}}");
     loads(dirs, "b", 0);
-    put("one/15-c.json", "{\"name\": \"c\", \"type\": \"bridge\"}");
+    put_file(top, "one/15-c.json", "{\"name\": \"c\", \"type\": \"bridge\"}");
     loads(dirs, "c", 0);
-    put("one/00-ignored.conflist.bak", "{");
-    put("one/.00-hidden.conflist", "{");
+    put_file(top, "one/00-ignored.conflist.bak", "{");
+    put_file(top, "one/.00-hidden.conflist", "{");
     loads(dirs, "c", 0);
-    put("one/10-a.conflist", "{\"name\": \"a\", \"plugins\": [");
+    put_file(top, "one/10-a.conflist", "{\"name\": \"a\", \"plugins\": [");
     loads(dirs, "c", -EINVAL);
     ok(strstr(err.text, "one/10-a.conflist', line 1"), "the bad file is named: %s", err.text);
-    put("one/10-a.conflist",
-        "{\"name\": \"a\", \"cniVersion\": \"1.0.0\", \"plugins\": [{\"type\": \"bridge\"}]}");
+    put_file(top, "one/10-a.conflist",
+             "{\"name\": \"a\", \"cniVersion\": \"1.0.0\", \"plugins\": [{\"type\": \"bridge\"}]}");
     loads(dirs, "a", 0);
-    put("one/05-list.conf", "{\"name\": \"l\", \"plugins\": [{\"type\": \"bridge\"}]}");
+    put_file(top, "one/05-list.conf", "{\"name\": \"l\", \"plugins\": [{\"type\": \"bridge\"}]}");
     loads(dirs, "a", -EINVAL);
     ok(strstr(err.text, "is it a .conflist?"), "a list that is called .conf: %s", err.text);
     gone("one/05-list.conf");
-    sub("one/06-dir.conf");
+    put_dir(top, "one/06-dir.conf");
     loads(dirs, "a", -EINVAL);
     gone("one/06-dir.conf");
 
@@ -158,10 +140,10 @@ static void test_files(void)
        "a lone plugin becomes a list: %s", err.text);
     c = cni_conf_free(c);
 
-    sub("one/a");
-    put("one/a/20-y.conf", "{\"type\": \"tuning\"}");
-    put("one/a/10-x.conf", "{\"type\": \"portmap\"}");
-    put("one/a/30-no.json", "{\"type\": \"sbr\"}");
+    put_dir(top, "one/a");
+    put_file(top, "one/a/20-y.conf", "{\"type\": \"tuning\"}");
+    put_file(top, "one/a/10-x.conf", "{\"type\": \"portmap\"}");
+    put_file(top, "one/a/30-no.json", "{\"type\": \"sbr\"}");
     is_int(cni_conf_file(one, "10-a.conflist", &c, &err), 0, "a list with a folder: %s", err.text);
     if (c) {
         auto_free char *text = cni_conf_text(c);
@@ -169,17 +151,18 @@ static void test_files(void)
 
         is_int(json_array_size(c->plugins), 3, "the folder's *.conf are appended");
         is_str(cni_conf_type(c, 1), "portmap", "in the order of their names");
-        put("one/a/40-late.conf", "{\"type\": \"sbr\"}");
+        put_file(top, "one/a/40-late.conf", "{\"type\": \"sbr\"}");
         ok(cni_conf_parse(text, &again, &err) == 0 && json_array_size(again->plugins) == 3,
            "the text stands on its own: %s", text);
     }
     c = cni_conf_free(c);
-    put("one/10-a.conflist",
+    put_file(
+        top, "one/10-a.conflist",
         "{\"name\": \"a\", \"loadOnlyInlinedPlugins\": true, \"plugins\": [{\"type\": \"bridge\"}]}");
     ok(cni_conf_file(one, "10-a.conflist", &c, &err) == 0 && json_array_size(c->plugins) == 1,
        "unless only inlined ones are wanted");
     c = cni_conf_free(c);
-    put("one/10-a.conflist", "{\"name\": \"a\"}");
+    put_file(top, "one/10-a.conflist", "{\"name\": \"a\"}");
     ok(cni_conf_file(one, "10-a.conflist", &c, &err) == 0 && json_array_size(c->plugins) == 3,
        "a folder alone is a list, too");
     c = cni_conf_free(c);
@@ -377,27 +360,27 @@ static void test_watch(void)
     is_int(cni_watch_new(&w, &err), 0, "inotify: %s", err.text);
     is_int(cni_watch_arm(w, dirs, "n", &err), 0, "a directory that is not there: %s", err.text);
     ok(!told(w), "quiet");
-    sub("unrelated");
+    put_dir(top, "unrelated");
     ok(!told(w), "another name on the way is ignored");
-    sub("w");
+    put_dir(top, "w");
     ok(told(w), "the first directory of the way appears");
     cni_watch_arm(w, dirs, "n", &err);
-    sub("w/etc");
-    sub("w/etc/net.d");
+    put_dir(top, "w/etc");
+    put_dir(top, "w/etc/net.d");
     ok(told(w), "the rest of it");
     cni_watch_arm(w, dirs, "n", &err);
     ok(!told(w), "arming again is quiet");
-    put("w/etc/net.d/a.conf", "{}");
+    put_file(top, "w/etc/net.d/a.conf", "{}");
     ok(told(w), "a file is written");
-    sub("w/etc/net.d/n");
+    put_dir(top, "w/etc/net.d/n");
     ok(told(w), "the folder of plugins appears");
     cni_watch_arm(w, dirs, "n", &err);
-    put("w/etc/net.d/n/x.conf", "{}");
+    put_file(top, "w/etc/net.d/n/x.conf", "{}");
     ok(told(w), "a file in it is written");
-    sub("w/other");
-    put("w/file", "");
+    put_dir(top, "w/other");
+    put_file(top, "w/file", "");
     gone("w/file");
-    put("unrelated/file", "");
+    put_file(top, "unrelated/file", "");
     ok(!woken(w), "what happens beside the way to it wakes nobody");
     gone("w/etc/net.d/a.conf");
     ok(told(w), "a file is removed");
@@ -412,41 +395,39 @@ static void test_watch(void)
     gone("w/etc");
     ok(told(w), "so does the one above");
     cni_watch_arm(w, dirs, "n", &err);
-    sub("w/etc");
+    put_dir(top, "w/etc");
     ok(told(w), "and comes");
     cni_watch_arm(w, dirs, "n", &err);
-    sub("w/etc/net.d");
+    put_dir(top, "w/etc/net.d");
     ok(told(w), "and the other in it");
     cni_watch_arm(w, dirs, "n", &err);
-    put("w/etc/net.d/a.conf", "{}");
+    put_file(top, "w/etc/net.d/a.conf", "{}");
     ok(told(w), "with a file");
     close(held);
     ok(system(mv) == 0 && told(w), "a directory of the way is moved away");
     cni_watch_arm(w, dirs, "n", &err);
-    put("w/old/net.d/b.conf", "{}");
+    put_file(top, "w/old/net.d/b.conf", "{}");
     ok(!told(w), "what was moved away does not count");
     ok(system(ln) == 0 && told(w), "a symbolic link appears on the way");
     cni_watch_arm(w, dirs, "n", &err);
-    put("w/etc/net.d/a.conf", "{}");
+    put_file(top, "w/etc/net.d/a.conf", "{}");
     ok(told(w), "a file behind it");
     cni_watch_arm(w, dirs, "n", &err);
     ok(system(relink) == 0 && told(w), "the link is replaced");
     cni_watch_arm(w, dirs, "n", &err);
-    sub("w/b/net.d");
+    put_dir(top, "w/b/net.d");
     ok(told(w), "the directory appears where it leads now");
     cni_watch_free(w);
 }
 
 int main(void)
 {
-    if (!mkdtemp(top))
-        bail_out("no temporary directory");
+    make_temp(top);
     test_parse();
     test_files();
     test_input();
     test_answers();
     test_watch();
-    auto_free char *rm = mem_printf("rm -rf %s", top);
-    ok(system(rm) == 0, "cleaned");
+    ok(remove_temp(top), "cleaned");
     return done_testing();
 }

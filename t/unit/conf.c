@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/conf*.c, src/ynode.c: defaults, files, drop-ins, command line, and what mistakes are told. */
-#include "tap.h"
+#include "files.h"
 
 #include "conf.h"
 #include "mem.h"
@@ -359,8 +359,7 @@ static void test_ynode(void)
 
 int main(void)
 {
-    if (!mkdtemp(dir))
-        abort();
+    make_temp(dir);
     test_defaults();
     test_values();
     test_mistakes();
@@ -368,8 +367,7 @@ int main(void)
     test_registries();
     test_drop_ins();
     test_ynode();
-    auto_free char *rm = mem_printf("rm -rf %s", dir);
-    if (system(rm) != 0)
+    if (!remove_temp(dir))
         diag("%s is left", dir);
     return done_testing();
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/store/{images,layers}.c: every way to name an image, moving tags, counted layers, and what is
  * there again after a restart. */
-#include "tap.h"
+#include "files.h"
 
 #include "mem.h"
 #include "reactor/loop.h"
@@ -285,14 +285,9 @@ static void test_each(void)
 
 int main(int argc, char **argv)
 {
-    const char *build = getenv("CRICKET_BUILD");
-    const char *slash = strrchr(argv[0], '/');
-
     (void)argc;
-    if (!mkdtemp(base))
-        abort();
-    worker = build ? mem_printf("%s/cricket-worker", build)
-                   : mem_printf("%.*s/../../cricket-worker", (int)(slash - argv[0]), argv[0]);
+    make_temp(base);
+    worker = program("cricket-worker", argv[0]);
     patterns[0] = mem_strdup("*/b:*");
     open_all();
     test_find();
@@ -301,8 +296,7 @@ int main(int argc, char **argv)
     test_forget();
     test_each();
     close_all();
-    auto_free char *rm = mem_printf("rm -rf %s", base);
-    if (system(rm) != 0)
+    if (!remove_temp(base))
         diag("%s is left", base);
     free(patterns[0]);
     free(worker);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/proc/lower: what overlayfs would show, looked up without it; where a mount is allowed,
  * compared with the kernel's own. */
-#include "tap.h"
+#include "files.h"
 
 #include "mem.h"
 #include "proc/lower.h"
@@ -17,27 +17,6 @@
 static char root[] = "/tmp/cricket-lower-XXXXXX";
 static const char *layers[3];        /* top first */
 static struct err e;
-
-static void put(int layer, const char *path, const char *text)
-{
-    char p[300];
-
-    snprintf(p, sizeof p, "%s/%s", layers[layer], path);
-    FILE *f = fopen(p, "w");
-    if (!f)
-        bail_out("%s: %s", p, strerror(errno));
-    fputs(text, f);
-    fclose(f);
-}
-
-static void dir(int layer, const char *path)
-{
-    char p[300];
-
-    snprintf(p, sizeof p, "%s/%s", layers[layer], path);
-    if (mkdir(p, 0755) < 0)
-        bail_out("%s: %s", p, strerror(errno));
-}
 
 static void link_to(int layer, const char *path, const char *to)
 {
@@ -123,30 +102,29 @@ int main(void)
 
     if (geteuid() != 0)
         skip_all("making whiteouts needs root");
-    if (!mkdtemp(root))
-        bail_out("mkdtemp: %s", strerror(errno));
+    make_temp(root);
     for (int i = 0; i < 3; i++) {
         layers[i] = mem_printf("%s/%d", root, i);
         mkdir(layers[i], 0755);
     }
-    put(2, "bottom", "b0");
-    put(2, "both", "low");
-    put(0, "both", "top");
-    put(2, "gone", "x");
+    put_file(layers[2], "bottom", "b0");
+    put_file(layers[2], "both", "low");
+    put_file(layers[0], "both", "top");
+    put_file(layers[2], "gone", "x");
     whiteout(1, "gone");
-    dir(2, "d"), put(2, "d/low", "low");
-    dir(0, "d"), put(0, "d/high", "high");
-    dir(2, "opaque"), put(2, "opaque/low", "low");
-    dir(1, "opaque"), put(1, "opaque/high", "high");
+    put_dir(layers[2], "d"), put_file(layers[2], "d/low", "low");
+    put_dir(layers[0], "d"), put_file(layers[0], "d/high", "high");
+    put_dir(layers[2], "opaque"), put_file(layers[2], "opaque/low", "low");
+    put_dir(layers[1], "opaque"), put_file(layers[1], "opaque/high", "high");
     snprintf(p, sizeof p, "%s/opaque", layers[1]);
     bool xattr = setxattr(p, "trusted.overlay.opaque", "y", 1, 0) == 0;
-    dir(2, "wasdir"), put(2, "wasdir/x", "x");
-    put(1, "wasdir", "file");
-    put(2, "wasfile", "x");
-    dir(1, "wasfile"), put(1, "wasfile/x", "x");
-    dir(2, "again"), put(2, "again/old", "old");
+    put_dir(layers[2], "wasdir"), put_file(layers[2], "wasdir/x", "x");
+    put_file(layers[1], "wasdir", "file");
+    put_file(layers[2], "wasfile", "x");
+    put_dir(layers[1], "wasfile"), put_file(layers[1], "wasfile/x", "x");
+    put_dir(layers[2], "again"), put_file(layers[2], "again/old", "old");
     whiteout(1, "again");
-    dir(0, "again"), put(0, "again/new", "new");
+    put_dir(layers[0], "again"), put_file(layers[0], "again/new", "new");
     link_to(0, "link", "/bottom");
     link_to(0, "d/rel", "../bottom");
     link_to(1, "out", "../../../../../bottom");

@@ -1,25 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* hostname, hosts and resolv.conf of a pod: what stands in them, and what is refused. */
-#include "mem.h"
 #include "proc/podfiles.h"
-#include "tap.h"
+#include "files.h"
+#include "mem.h"
 
 #include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static char dir[] = "/tmp/cricket-podfiles-XXXXXX";
-
-static void put(const char *name, const char *text)
-{
-    auto_free char *path = mem_printf("%s/%s", dir, name);
-    FILE *f = fopen(path, "we");
-
-    if (!f)
-        bail_out("cannot write %s", path);
-    fputs(text, f);
-    fclose(f);
-}
 
 static char *get(const char *name)
 {
@@ -42,14 +31,6 @@ static void file_is(const char *name, const char *want, const char *what)
     is_str(got, want, "%s", what);
 }
 
-static void sub(const char *name)
-{
-    auto_free char *path = mem_printf("%s/%s", dir, name);
-
-    if (mkdir(path, 0755) < 0)
-        bail_out("cannot make %s", path);
-}
-
 int main(void)
 {
     char one[] = "10.0.0.10", two[] = "fd00::10", s1[] = "ns.svc.local", s2[] = "svc.local",
@@ -61,13 +42,12 @@ int main(void)
     struct err err = ERR_INIT;
     struct stat st;
 
-    if (!mkdtemp(dir))
-        bail_out("no temporary directory");
-    sub("pod");
-    sub("etc");
-    sub("run");
-    sub("run/systemd");
-    sub("run/systemd/resolve");
+    make_temp(dir);
+    put_dir(dir, "pod");
+    put_dir(dir, "etc");
+    put_dir(dir, "run");
+    put_dir(dir, "run/systemd");
+    put_dir(dir, "run/systemd/resolve");
     gethostname(node, sizeof node - 1);
 
     auto_free char *pod = mem_printf("%s/pod", dir);
@@ -96,7 +76,7 @@ int main(void)
     ok(stat(path, &st) == 0 && (st.st_mode & 07777) == 0644,
        "readable by everybody in the container, whatever the umask");
 
-    put("etc/resolv.conf", "nameserver 1.2.3.4\n");
+    put_file(dir, "etc/resolv.conf", "nameserver 1.2.3.4\n");
     f.servers = f.searches = f.options = NULL;
     is_int(podfiles_write(&f, &err), 0, "an empty dns_config");
     file_is("resolv.conf", "", "an empty dns_config is an empty file");
@@ -105,12 +85,12 @@ int main(void)
     is_int(podfiles_write(&f, &err), 0, "no dns_config");
     file_is("resolv.conf", "nameserver 1.2.3.4\n", "without a dns_config the node's file");
 
-    put("etc/resolv.conf", "# stub\nnameserver 127.0.0.53\noptions edns0\n");
-    put("run/systemd/resolve/resolv.conf", "nameserver 9.9.9.9\nsearch lan\n");
+    put_file(dir, "etc/resolv.conf", "# stub\nnameserver 127.0.0.53\noptions edns0\n");
+    put_file(dir, "run/systemd/resolve/resolv.conf", "nameserver 9.9.9.9\nsearch lan\n");
     is_int(podfiles_write(&f, &err), 0, "systemd-resolved on the node");
     file_is("resolv.conf", "nameserver 9.9.9.9\nsearch lan\n",
             "the servers behind systemd-resolved's stub");
-    put("etc/hosts", "127.0.0.1 localhost\n10.0.0.1 node\n");
+    put_file(dir, "etc/hosts", "127.0.0.1 localhost\n10.0.0.1 node\n");
     f.host_net = true;
     f.hostname = "";
     is_int(podfiles_write(&f, &err), 0, "on the host's network");
@@ -121,7 +101,7 @@ int main(void)
     auto_free char *want = mem_printf("%s\n", node);
     file_is("hostname", want, "without a hostname the node's");
     f.host_net = false;
-    put("etc/resolv.conf", "nameserver 127.0.0.53\nnameserver 8.8.8.8\n");
+    put_file(dir, "etc/resolv.conf", "nameserver 127.0.0.53\nnameserver 8.8.8.8\n");
     is_int(podfiles_write(&f, &err), 0, "a stub among others");
     file_is("resolv.conf", "nameserver 127.0.0.53\nnameserver 8.8.8.8\n",
             "a file with other servers is left as it is");
@@ -151,7 +131,6 @@ int main(void)
     ok(podfiles_write(&f, &err) == -ENOENT && strstr(err.text, "/nonexistent/dir/hostname"),
        "no directory: %s", err.text);
 
-    auto_free char *rm = mem_printf("rm -rf %s", dir);
-    ok(system(rm) == 0, "cleaned");
+    ok(remove_temp(dir), "cleaned");
     return done_testing();
 }

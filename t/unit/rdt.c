@@ -1,23 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Records of what containers own in resctrl: what is to be removed by them, also by one that was
  * being written; the removal at start-up. Directories stand for resctrl's groups. */
+#include "proc/rdt.h"
+#include "files.h"
 #include "mem.h"
 #include "proc/pod/wire.h"
-#include "proc/rdt.h"
-#include "tap.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
 
 static char dir[] = "/tmp/cricket-rdt-XXXXXX";
-
-static void sub(const char *name)
-{
-    auto_free char *path = mem_printf("%s/%s", dir, name);
-
-    if (mkdir(path, 0755) < 0)
-        bail_out("cannot make %s", path);
-}
 
 static bool there(const char *name)
 {
@@ -58,14 +50,13 @@ int main(void)
     const size_t all = sizeof(struct wire_rdt_record);
     struct rdt_place p;
 
-    if (!mkdtemp(dir))
-        bail_out("no temporary directory");
+    make_temp(dir);
     auto_free char *pod = mem_printf("%s/pod", dir);
 
-    sub("pod");
+    put_dir(dir, "pod");
     ok(!rdt_read(pod, "a", &p), "a container without a place");
     rdt_remove_all(pod);
-    sub("pod/resctrl");
+    put_dir(dir, "pod/resctrl");
     put("a", WIRE_RDT_OURS, "a", all);
     owns(pod, "a", "/a", "a group of its own");
     put("b", WIRE_RDT_OURS | WIRE_RDT_MON, "b", all);
@@ -79,13 +70,13 @@ int main(void)
     put("f", WIRE_RDT_OURS, "f", all / 2);
     owns(pod, "f", "", "a record that was being written: nothing was made");
 
-    sub("root");
-    sub("root/a");
-    sub("root/b");
-    sub("root/b/mon_groups");
-    sub("root/gold");
-    sub("root/gold/mon_groups");
-    sub("root/gold/mon_groups/c");
+    put_dir(dir, "root");
+    put_dir(dir, "root/a");
+    put_dir(dir, "root/b");
+    put_dir(dir, "root/b/mon_groups");
+    put_dir(dir, "root/gold");
+    put_dir(dir, "root/gold/mon_groups");
+    put_dir(dir, "root/gold/mon_groups/c");
     rdt_remove_all(pod);
     ok(!there("root/a") && !there("root/gold/mon_groups/c"), "what was theirs is removed");
     ok(there("root/gold/mon_groups"), "and nothing else");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/handlers/spec: what is refused and with which words, and what a launch plan says. */
-#include "tap.h"
+#include "files.h"
 
 #include "handlers/spec.h"
 #include "mem.h"
@@ -908,17 +908,6 @@ static void test_userns(void)
     node.userns = false;
 }
 
-static void put(const char *name, const char *text)
-{
-    auto_free char *p = mem_printf("%s/%s", dir, name);
-    FILE *f = fopen(p, "w");
-
-    if (!f)
-        bail_out("%s: %s", p, strerror(errno));
-    fputs(text, f);
-    fclose(f);
-}
-
 static const char *who(const char *image_user)
 {
     const char *layers[] = { dir };
@@ -942,8 +931,8 @@ static void test_user(void)
     int64_t more[] = { 60000, 20 };
 
     mkdir(etc, 0755);
-    put("etc/passwd", "root:x:0:0::/root:/bin/sh\nwww:x:33:44::/var/www:/bin/sh\n");
-    put("etc/group", "wheel:x:10:root\nextra:x:500:www\nwww:x:44:\n");
+    put_file(dir, "etc/passwd", "root:x:0:0::/root:/bin/sh\nwww:x:33:44::/var/www:/bin/sh\n");
+    put_file(dir, "etc/group", "wheel:x:10:root\nextra:x:500:www\nwww:x:44:\n");
     reset();
     is_str(who(""), "0:0 /root 0 10", "nobody named: root and its groups");
     is_str(who("www"), "33:44 /var/www 44 500", "the image's user");
@@ -1042,8 +1031,6 @@ static void test_limits(void)
        "a relative one");
 }
 
-static void put(const char *name, const char *text);
-
 static void test_cdi(void)
 {
     Runtime__V1__CDIDevice cdi = RUNTIME__V1__CDIDEVICE__INIT, *cdip = &cdi;
@@ -1059,7 +1046,8 @@ static void test_cdi(void)
     t.c.cdi_devices = &cdip;
     t.c.n_cdi_devices = 1;
     cdi.name = z("acme.com/gpu=nope");
-    put("acme.json",
+    put_file(
+        dir, "acme.json",
         "{\"cdiVersion\":\"0.6.0\",\"kind\":\"acme.com/gpu\",\"devices\":["
         "{\"name\":\"0\",\"containerEdits\":{\"env\":[\"GPU=0\"],\"deviceNodes\":[{\"path\":\"/dev/"
         "gpu0\",\"hostPath\":\"/dev/null\","
@@ -1128,8 +1116,7 @@ int main(void)
 {
     char cmd[100];
 
-    if (!mkdtemp(dir))
-        bail_out("mkdtemp: %s", strerror(errno));
+    make_temp(dir);
     spec_node_init(&node);
     diag("apparmor %d selinux %d seccomp %d rro %d", node.apparmor, node.selinux, node.seccomp,
          node.rro);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/store/{store,load,run,durable,changes}.c with the real writer: what is acknowledged survives
  * kill -9, what is damaged is set aside, nobody else gets in. */
-#include "tap.h"
+#include "files.h"
 
 #include "mem.h"
 #include "reactor/loop.h"
@@ -640,14 +640,9 @@ static void test_full(void)
 
 int main(int argc, char **argv)
 {
-    const char *build = getenv("CRICKET_BUILD");
-    const char *slash = strrchr(argv[0], '/');
-
     (void)argc;
-    if (!mkdtemp(base))
-        abort();
-    worker = build ? mem_printf("%s/cricket-worker", build)
-                   : mem_printf("%.*s/../../cricket-worker", (int)(slash - argv[0]), argv[0]);
+    make_temp(base);
+    worker = program("cricket-worker", argv[0]);
     test_round();
     test_locks();
     test_schema();
@@ -657,8 +652,7 @@ int main(int argc, char **argv)
     test_large();
     test_kill();
     test_full();
-    auto_free char *rm = mem_printf("rm -rf %s", base);
-    if (system(rm) != 0)
+    if (!remove_temp(base))
         diag("%s is left", base);
     str_free(&seen);
     free(worker);

@@ -15,18 +15,24 @@ static void set_text(struct err *e, const char *fmt, va_list ap)
         e->text[0] = '\0';
 }
 
-int err_set(struct err *e, int code, const char *fmt, ...)
+static int set_code(struct err *e, int code, const char *fmt, va_list ap)
 {
-    va_list ap;
-
     if (code >= 0)
         code = -EIO;
     if (!e)
         return code;
     e->code = code;
     e->grpc = 0;
-    va_start(ap, fmt);
     set_text(e, fmt, ap);
+    return code;
+}
+
+int err_set(struct err *e, int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    code = set_code(e, code, fmt, ap);
     va_end(ap);
     return code;
 }
@@ -35,13 +41,9 @@ static int set_strerror(struct err *e, int code, const char *fmt, va_list ap)
 {
     size_t n;
 
-    if (code >= 0)
-        code = -EIO;
+    code = set_code(e, code, fmt, ap);
     if (!e)
         return code;
-    e->code = code;
-    e->grpc = 0;
-    set_text(e, fmt, ap);
     n = strlen(e->text);
     snprintf(e->text + n, sizeof e->text - n, ": %s", strerror(-code));
     return code;

@@ -96,22 +96,10 @@ static int limits(const char *path, const struct cgroup_limits *l, struct cgwrit
                   struct err *err)
 {
     (void)err;
-    if (!str_empty(l->cpuset_mems))
-        cgwrite_add(w, "cpuset", "cpuset.mems", "%s", l->cpuset_mems);
-    if (!str_empty(l->cpuset_cpus))
-        cgwrite_add(w, "cpuset", "cpuset.cpus", "%s", l->cpuset_cpus);
+    cgwrite_cpuset(w, l);
     cpu(path, l, w);
     memory(path, l, w);
-    if (l->pids > 0)
-        cgwrite_add(w, "pids", "pids.max", "%" PRId64, l->pids);
-    else if (l->pids == -1)
-        cgwrite_add(w, "pids", "pids.max", "max")->tolerate = true;
-    for (size_t i = 0; i < l->n_hugepages; i++) {
-        char file[CGROUP_FILE_MAX];
-
-        snprintf(file, sizeof file, "hugetlb.%s.limit_in_bytes", l->hugepages[i].size);
-        cgwrite_add(w, "hugetlb", file, "%" PRIu64, l->hugepages[i].limit)->tolerate = true;
-    }
+    cgwrite_counts(w, l, "limit_in_bytes");
     for (size_t i = 0; i < l->n_unified; i++)
         log_debug("op=cgroup_limits path='%s' unified='%s' err='cgroup v1', ignoring", path,
                   l->unified[i].key);

@@ -127,22 +127,10 @@ static int limits(const char *path, const struct cgroup_limits *l, struct cgwrit
 {
     int r = 0;
 
-    if (!str_empty(l->cpuset_mems))
-        cgwrite_add(w, "cpuset", "cpuset.mems", "%s", l->cpuset_mems);
-    if (!str_empty(l->cpuset_cpus))
-        cgwrite_add(w, "cpuset", "cpuset.cpus", "%s", l->cpuset_cpus);
+    cgwrite_cpuset(w, l);
     cpu(path, l, w);
     r = memory(path, l, w, err);
-    if (l->pids > 0)
-        cgwrite_add(w, "pids", "pids.max", "%" PRId64, l->pids);
-    else if (l->pids == -1)
-        cgwrite_add(w, "pids", "pids.max", "max")->tolerate = true;
-    for (size_t i = 0; i < l->n_hugepages; i++) {
-        char file[CGROUP_FILE_MAX];
-
-        snprintf(file, sizeof file, "hugetlb.%s.max", l->hugepages[i].size);
-        cgwrite_add(w, "hugetlb", file, "%" PRIu64, l->hugepages[i].limit)->tolerate = true;
-    }
+    cgwrite_counts(w, l, "max");
     for (size_t i = 0; i < l->n_unified && r == 0; i++)
         r = unified(&l->unified[i], w, err);
     return r;

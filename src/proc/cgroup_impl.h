@@ -37,6 +37,10 @@ struct cgwrites {
 /* Appends; the file name and the value are copied. */
 struct cgwrite *cgwrite_add(struct cgwrites *w, const char *controller, const char *file,
                             const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* What is the same for both: the cpuset; processes and huge pages (huge: how the latter's file name
+ * ends). */
+void cgwrite_cpuset(struct cgwrites *w, const struct cgroup_limits *l);
+void cgwrite_counts(struct cgwrites *w, const struct cgroup_limits *l, const char *huge);
 
 struct cgroup_kind {
     const char *freeze_file, *freeze, *thaw;

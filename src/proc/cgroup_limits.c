@@ -7,6 +7,7 @@
 #include "mem.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +29,28 @@ struct cgwrite *cgwrite_add(struct cgwrites *w, const char *controller, const ch
     if (r < 0)
         x->value = mem_strdup("");
     return x;
+}
+
+void cgwrite_cpuset(struct cgwrites *w, const struct cgroup_limits *l)
+{
+    if (!str_empty(l->cpuset_mems))
+        cgwrite_add(w, "cpuset", "cpuset.mems", "%s", l->cpuset_mems);
+    if (!str_empty(l->cpuset_cpus))
+        cgwrite_add(w, "cpuset", "cpuset.cpus", "%s", l->cpuset_cpus);
+}
+
+void cgwrite_counts(struct cgwrites *w, const struct cgroup_limits *l, const char *huge)
+{
+    if (l->pids > 0)
+        cgwrite_add(w, "pids", "pids.max", "%" PRId64, l->pids);
+    else if (l->pids == -1)
+        cgwrite_add(w, "pids", "pids.max", "max")->tolerate = true;
+    for (size_t i = 0; i < l->n_hugepages; i++) {
+        char file[CGROUP_FILE_MAX];
+
+        snprintf(file, sizeof file, "hugetlb.%s.%s", l->hugepages[i].size, huge);
+        cgwrite_add(w, "hugetlb", file, "%" PRIu64, l->hugepages[i].limit)->tolerate = true;
+    }
 }
 
 static void cgwrites_deinit(struct cgwrites *w)

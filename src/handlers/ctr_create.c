@@ -25,6 +25,7 @@ struct create {
     struct turn turn;
     struct waiters waiters;
     struct ctr_prep prep;
+    struct ctr_maker maker;          /* who creates it, where that is no client */
 };
 
 static struct create *create_of(struct op *op)
@@ -49,23 +50,36 @@ static int create_spec(struct op *op, enum wake why)
     return ctr_prepare(&o->prep, op, o->c);
 }
 
-static int create_commit(struct op *op, enum wake why)
+void ctr_show(struct ctr *c)
 {
-    struct create *o = create_of(op);
-    struct ctr *c = o->c;
-
-    (void)why;
-    if (!sandbox_is_ready(c->sandbox) || c->sandbox->stop || c->sandbox->remove)
-        return err_rpc(&op->err, GRPC_FAILED_PRECONDITION, "sandbox %s is not ready any more",
-                       c->sandbox->id);
-    if (o->prep.filter->key) {
-        seccomp_keep(c->h->seccomp, o->prep.filter);
-        pb_set(&c->rec->seccomp_key, o->prep.filter->key);
-    }
     c->rec->state = CRICKET__STATE__CONTAINER__STATE__CREATED;
     c->visible = true;
     ctr_save(c);
     event_ctr(c, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_CREATED_EVENT);
+}
+
+static int create_commit(struct op *op, enum wake why)
+{
+    struct create *o = create_of(op);
+    struct ctr *c = o->c;
+    int r;
+
+    (void)why;
+    if (!o->maker.done &&
+        (!sandbox_is_ready(c->sandbox) || c->sandbox->stop || c->sandbox->remove))
+        return err_rpc(&op->err, GRPC_FAILED_PRECONDITION, "sandbox %s is not ready any more",
+                       c->sandbox->id);
+    r = o->maker.check ? o->maker.check(o->maker.arg, c, o->prep.spec, &op->err) : 0;
+    if (r < 0)
+        return r;
+    if (o->prep.filter->key) {
+        seccomp_keep(c->h->seccomp, o->prep.filter);
+        pb_set(&c->rec->seccomp_key, o->prep.filter->key);
+    }
+    if (o->maker.done)
+        ctr_save(c);
+    else
+        ctr_show(c);
     return 0;
 }
 
@@ -111,11 +125,15 @@ static void create_done(struct op *op)
                  c->config->metadata->name, c->rec->image_id);
         waiters_ok(&o->waiters, &reply.base);
         turn_end(&c->turns, &o->turn);
+        if (o->maker.done)
+            o->maker.done(o->maker.arg, NULL);
         create_free(o);
         return;
     }
     waiters_fail(&o->waiters, &op->err);
     turn_end(&c->turns, &o->turn);
+    if (o->maker.done)
+        o->maker.done(o->maker.arg, &op->err);
     create_free(o);
     ctr_remove_start(c, NULL, NULL); /* behind whatever waits for it: a stop of the sandbox may */
 }
@@ -317,6 +335,66 @@ static int check_context(struct ctr *c, struct err *err)
     return r;
 }
 
+/* All that comes before the operation: a container that is on record, or an error and nothing. */
+static int create_begin(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
+                        const Runtime__V1__PodSandboxConfig *again, struct image *im,
+                        struct create **ret, struct err *err)
+{
+    struct ctr *c = make_record(s, config, im);
+    struct create *o;
+
+    layers_of_image(s->h, im, &c->rec->layers, &c->rec->n_layers);
+    images_layers_hold(s->h->images, c->rec->layers, c->rec->n_layers);
+    if (set_log_path(c, again, err) < 0 || set_user(c, err) < 0 || set_stop_signal(c, err) < 0 ||
+        set_volume_images(c, err) < 0 || check_context(c, err) < 0) {
+        ctr_drop_layers(c);
+        ctr_free(c);    /* nothing was recorded yet */
+        return err->code;
+    }
+    ctr_save(c);
+    o = mem_new(struct create);
+    o->c = c;
+    c->create = &o->op;
+    turn_init(&o->turn, &o->op);
+    waiters_init(&o->waiters, create_none_left, o);
+    *ret = o;
+    return 0;
+}
+
+static int check_config(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
+                        struct image **ret, struct err *err)
+{
+    struct ctr *target;
+    int r = spec_check_container(config, s->config, &s->h->node, err);
+
+    if (r == 0)
+        r = ctr_pid_target(s, config, &target, err);
+    if (r < 0)
+        return r;
+    *ret = image_lookup(s->h, config->image->image);
+    if (!*ret)
+        return err_rpc(err, GRPC_NOT_FOUND, "image '%.300s' of container '%s': not found",
+                       config->image->image, config->metadata->name);
+    return 0;
+}
+
+int ctr_create_start(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
+                     const struct ctr_maker *maker, struct ctr **ret, struct err *err)
+{
+    struct image *im;
+    struct create *o;
+    int r = check_config(s, config, &im, err);
+
+    if (r == 0)
+        r = create_begin(s, config, NULL, im, &o, err);
+    if (r < 0)
+        return r;
+    *ret = o->c;
+    o->maker = *maker;
+    op_start(&o->op, &create_class, s->h->loop, o->c->id);
+    return 0;
+}
+
 void handle_create_container(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
 {
     const Runtime__V1__CreateContainerRequest *q = (const void *)req;
@@ -325,7 +403,6 @@ void handle_create_container(struct rpc *rpc, const ProtobufCMessage *req, void 
     struct sandbox *s = sandbox_find(h, q->pod_sandbox_id, &err);
     struct image *im;
     struct create *o;
-    struct ctr *c, *target;
 
     if (!s || sandbox_met(s, &err) < 0) {
         rpc_fail_err(rpc, &err);
@@ -340,37 +417,16 @@ void handle_create_container(struct rpc *rpc, const ProtobufCMessage *req, void 
         rpc_fail(rpc, GRPC_INVALID_ARGUMENT, "container config is missing");
         return;
     }
-    if (spec_check_container(q->config, s->config, &h->node, &err) < 0 ||
-        ctr_pid_target(s, q->config, &target, &err) < 0) {
+    if (check_config(s, q->config, &im, &err) < 0) {
         rpc_fail_err(rpc, &err);
-        return;
-    }
-    im = image_lookup(h, q->config->image->image);
-    if (!im) {
-        rpc_fail(rpc, GRPC_NOT_FOUND, "image '%.300s' of container '%s': not found",
-                 q->config->image->image, q->config->metadata->name);
         return;
     }
     if (create_known(rpc, s, q->config))
         return;
-
-    c = make_record(s, q->config, im);
-    layers_of_image(h, im, &c->rec->layers, &c->rec->n_layers);
-    images_layers_hold(h->images, c->rec->layers, c->rec->n_layers);
-    if (set_log_path(c, q->sandbox_config, &err) < 0 || set_user(c, &err) < 0 ||
-        set_stop_signal(c, &err) < 0 || set_volume_images(c, &err) < 0 ||
-        check_context(c, &err) < 0) {
+    if (create_begin(s, q->config, q->sandbox_config, im, &o, &err) < 0) {
         rpc_fail_err(rpc, &err);
-        ctr_drop_layers(c);
-        ctr_free(c);    /* nothing was recorded yet */
         return;
     }
-    ctr_save(c);
-    o = mem_new(struct create);
-    o->c = c;
-    c->create = &o->op;
-    turn_init(&o->turn, &o->op);
-    waiters_init(&o->waiters, create_none_left, o);
     waiters_add(&o->waiters, rpc);
-    op_start(&o->op, &create_class, h->loop, c->id);
+    op_start(&o->op, &create_class, h->loop, o->c->id);
 }

@@ -7,6 +7,18 @@
 
 typedef void (*ctr_done_fn)(void *arg, const struct err *err);
 
+/* Creates a container without a client. It stays MAKING and out of sight until ctr_show(), whatever
+ * its sandbox is; one that cannot be created removes itself. */
+struct ctr_maker {
+    /* Has a look at what would be started, and may refuse it. */
+    int (*check)(void *arg, struct ctr *c, const struct spec *spec, struct err *err);
+    ctr_done_fn done;                /* also from inside of ctr_create_start(); not on its error */
+    void *arg;
+};
+int ctr_create_start(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
+                     const struct ctr_maker *maker, struct ctr **ret, struct err *err);
+void ctr_show(struct ctr *c);        /* CREATED, visible, the event */
+
 /* Stops c: its signal, grace_ms, then SIGKILL to its cgroup. Joins a stop that runs; the earlier
  * kill time counts. done (may be NULL) comes when it has exited, at once when it does not run. */
 void ctr_stop_start(struct ctr *c, int64_t grace_ms, ctr_done_fn done, void *arg);

@@ -33,6 +33,29 @@ void sandbox_op_free(struct sandbox_op *o);
 
 void sandbox_op_drop(struct op *op); /* the daemon ends: as ctr_stop_drop() */
 
+/* --- sandbox_make.c */
+/* config may be missing (NULL). */
+int sandbox_check(struct handlers *h, const Runtime__V1__PodSandboxConfig *config,
+                  const char *handler, struct err *err);
+/* The sandbox with this name, namespace, uid and attempt, visible or not; NULL: none. */
+struct sandbox *sandbox_of_pod(struct handlers *h, const Runtime__V1__PodSandboxMetadata *pod);
+/* The refusal of a second one; more: "" or how it differs. */
+int sandbox_exists(const struct sandbox *s, const char *more, struct err *err);
+/* A new object, MAKING, its record committed. Its config has passed sandbox_check(). */
+int sandbox_make(struct handlers *h, const Runtime__V1__PodSandboxConfig *config,
+                 const char *handler, struct sandbox **ret, struct err *err);
+/* Its run has failed and was undone: gone, or in sight where something of it is left. */
+void sandbox_unmade(struct sandbox *s);
+
+/* --- steps of the run (sandbox_run.c), and what ends their waiting */
+int up_cgroup(struct op *op, enum wake why);
+int up_namespaces(struct op *op, enum wake why);    /* the supervisor */
+int up_network(struct op *op, enum wake why);
+int up_files(struct op *op, enum wake why);
+int up_ready(struct op *op, enum wake why);         /* READY, in sight */
+void up_cancel(struct op *op);
+void up_none_left(void *sandbox_op, enum rpc_gone why);     /* for waiters_init() */
+
 /* --- steps of the teardown, in the order of CRI.md 4.3. Each tolerates that its part is gone
  * already. */
 int down_turn(struct op *op, enum wake why);         /* waits for the sandbox's turn */

@@ -14,14 +14,11 @@
 #include "proc/podfiles.h"
 #include "reactor/pool.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 
-enum { CATEGORIES = 1024, LEVEL_TRIES = 10000 };
 enum { SHM_SIZE = 64 * 1024 * 1024 };
 
-static int run_cgroup(struct op *op, enum wake why)
+int up_cgroup(struct op *op, enum wake why)
 {
     struct sandbox *s = sandbox_op_of(op)->s;
     const char *path = s->rec->cgroup_parent;
@@ -154,7 +151,7 @@ static struct plan_pair *sysctls_of(struct sandbox *s, char **storage, size_t *r
     return v;
 }
 
-static int run_namespaces(struct op *op, enum wake why)
+int up_namespaces(struct op *op, enum wake why)
 {
     struct sandbox_op *o = sandbox_op_of(op);
     struct sandbox *s = o->s;
@@ -232,7 +229,7 @@ static void on_cni_added(void *arg, const struct cni_result *r, const struct err
     op_wake(&o->op, WAKE_DONE);
 }
 
-static int run_network(struct op *op, enum wake why)
+int up_network(struct op *op, enum wake why)
 {
     struct sandbox_op *o = sandbox_op_of(op);
     struct sandbox *s = o->s;
@@ -260,7 +257,7 @@ static int run_network(struct op *op, enum wake why)
     return op_wait(op, 0);
 }
 
-static int run_files(struct op *op, enum wake why)
+int up_files(struct op *op, enum wake why)
 {
     struct sandbox *s = sandbox_op_of(op)->s;
     const Runtime__V1__DNSConfig *d = s->config->dns_config;
@@ -286,7 +283,7 @@ static int run_files(struct op *op, enum wake why)
     return podfiles_write(&f, &op->err);
 }
 
-static int run_ready(struct op *op, enum wake why)
+int up_ready(struct op *op, enum wake why)
 {
     struct sandbox *s = sandbox_op_of(op)->s;
 
@@ -301,7 +298,7 @@ static int run_ready(struct op *op, enum wake why)
     return 0;
 }
 
-static void run_cancel(struct op *op)
+void up_cancel(struct op *op)
 {
     struct sandbox_op *o = sandbox_op_of(op);
 
@@ -310,7 +307,7 @@ static void run_cancel(struct op *op)
     /* the supervisor answers in any case, shortly */
 }
 
-static void run_none_left(void *arg, enum rpc_gone why)
+void up_none_left(void *arg, enum rpc_gone why)
 {
     struct sandbox_op *o = arg;
 
@@ -335,22 +332,15 @@ static void run_done(struct op *op)
     }
     waiters_fail(&o->waiters, &op->err);
     sandbox_op_free(o);
-    if (s->rec->cni_added || s->link) {
-        /* the undo failed as well: keep it in sight, so that a stop or remove can finish */
-        s->rec->state = CRICKET__STATE__SANDBOX__STATE__NOTREADY;
-        s->visible = true;
-        sandbox_save(s);
-    } else {
-        sandbox_forget(s);
-    }
+    sandbox_unmade(s);
 }
 
 static const struct op_step run_steps[] = {
-    { "cgroup", run_cgroup },
-    { "namespaces", run_namespaces },
-    { "network", run_network },
-    { "files", run_files },
-    { "ready", run_ready },
+    { "cgroup", up_cgroup },
+    { "namespaces", up_namespaces },
+    { "network", up_network },
+    { "files", up_files },
+    { "ready", up_ready },
     { 0 },
 };
 
@@ -363,86 +353,34 @@ static const struct op_step run_undo[] = {
 };
 
 static const struct op_class run_class = {
-    .name = "runp", .steps = run_steps, .undo = run_undo, .cancel = run_cancel, .done = run_done
+    .name = "runp", .steps = run_steps, .undo = run_undo, .cancel = up_cancel, .done = run_done
 };
-
-static bool same_identity(const Runtime__V1__PodSandboxMetadata *a,
-                          const Runtime__V1__PodSandboxMetadata *b)
-{
-    return a->attempt == b->attempt && strcmp(a->name, b->name) == 0 &&
-           strcmp(a->namespace_, b->namespace_) == 0 && strcmp(a->uid, b->uid) == 0;
-}
 
 /* CRI.md 4.0, duplicate create. True when the call is dealt with. */
 static bool run_known(struct rpc *rpc, struct handlers *h,
                       const Runtime__V1__RunPodSandboxRequest *q)
 {
     Runtime__V1__RunPodSandboxResponse reply = RUNTIME__V1__RUN_POD_SANDBOX_RESPONSE__INIT;
-    struct sandbox *s;
+    struct sandbox *s = sandbox_of_pod(h, q->config->metadata);
+    struct err err = ERR_INIT;
+    bool same;
 
-    sandbox_each(h, i, s) {
-        bool same;
-
-        if (!same_identity(s->config->metadata, q->config->metadata))
-            continue;
-        same = strcmp(s->rec->runtime_handler, q->runtime_handler) == 0 &&
-               pb_same(&s->config->base, &q->config->base);
-        if (same && s->run && !s->run->undoing && !s->run->cancelled) {
-            waiters_add(&sandbox_op_of(s->run)->waiters, rpc);
-        } else if (same && sandbox_is_ready(s) && !s->stop && !s->remove) {
-            reply.pod_sandbox_id = s->id;
-            rpc_ok(rpc, &reply.base);
-        } else {
-            rpc_fail(rpc, GRPC_ALREADY_EXISTS,
-                     "sandbox of pod %s/%s (uid %s, attempt %u) exists already as %s%s",
-                     q->config->metadata->namespace_, q->config->metadata->name,
-                     q->config->metadata->uid, q->config->metadata->attempt, s->id,
-                     !same    ? ", with another configuration"
-                     : s->run ? ", which is being undone"
-                              : "");
-        }
-        return true;
+    if (!s)
+        return false;
+    same = strcmp(s->rec->runtime_handler, q->runtime_handler) == 0 &&
+           pb_same(&s->config->base, &q->config->base);
+    if (same && s->run && !s->run->undoing && !s->run->cancelled) {
+        waiters_add(&sandbox_op_of(s->run)->waiters, rpc);
+    } else if (same && sandbox_is_ready(s) && !s->stop && !s->remove) {
+        reply.pod_sandbox_id = s->id;
+        rpc_ok(rpc, &reply.base);
+    } else {
+        sandbox_exists(s, !same    ? "with another configuration"
+                          : s->run ? "which is being undone"
+                                   : "", &err);
+        rpc_fail_err(rpc, &err);
     }
-    return false;
-}
-
-static bool level_taken(struct handlers *h, const char *level)
-{
-    auto_free char *end = mem_printf(":%s", level);
-    struct sandbox *s;
-
-    sandbox_each(h, i, s)
-        if (str_ends(s->rec->selinux_label, end))
-            return true;
-    return false;
-}
-
-/* The context that the pod's containers have unless they ask for another: "" where there is none.
- * Two categories that no other pod has, unless the request names a level. */
-static int pod_context(struct handlers *h, const Runtime__V1__PodSandboxConfig *c, struct pool *p,
-                       const char **ret, struct err *err)
-{
-    const Runtime__V1__SELinuxOption *asked =
-        c->linux && c->linux->security_context ? c->linux->security_context->selinux_options : NULL;
-    Runtime__V1__SELinuxOption own = RUNTIME__V1__SELINUX_OPTION__INIT;
-    uint16_t n[2];
-
-    *ret = "";
-    if (!h->node.selinux_process)
-        return 0;
-    *ret = selinux_replace(p, h->node.selinux_process, asked);
-    for (int i = 0; selinux_has_level(*ret) && !(asked && asked->level[0]); i++) {
-        if (i == LEVEL_TRIES || getrandom(n, sizeof n, 0) != sizeof n)
-            return err_set(err, -EAGAIN, "no SELinux categories for the sandbox");
-        if (n[0] % CATEGORIES == n[1] % CATEGORIES)
-            continue;
-        own.level = selinux_level(p, *ret, n[0] % CATEGORIES, n[1] % CATEGORIES);
-        if (level_taken(h, own.level))
-            continue;
-        *ret = selinux_replace(p, *ret, &own);
-        break;
-    }
-    return selinux_known(*ret, err);
+    return true;
 }
 
 void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
@@ -450,53 +388,21 @@ void handle_run_pod_sandbox(struct rpc *rpc, const ProtobufCMessage *req, void *
     const Runtime__V1__RunPodSandboxRequest *q = (const void *)req;
     struct handlers *h = ctx;
     struct err err = ERR_INIT;
-    auto_pool struct pool pool = POOL_INIT;
-    auto_free char *parent = NULL;
-    const char *context;
-    char id[ID_LEN + 1];
     struct sandbox *s;
     struct sandbox_op *o;
 
-    if (!q->config) {
-        rpc_fail(rpc, GRPC_INVALID_ARGUMENT, "sandbox config is missing");
-        return;
-    }
-    if (spec_check_sandbox(q->config, &h->node, &err) < 0 ||
-        handler_check(h, q->runtime_handler, &err) < 0) {
+    if (sandbox_check(h, q->config, q->runtime_handler, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }
     if (run_known(rpc, h, q))
         return;
-    if (handler_binary_check(h, q->runtime_handler, &err) < 0) {
+    if (sandbox_make(h, q->config, q->runtime_handler, &s, &err) < 0) {
         rpc_fail_err(rpc, &err);
         return;
     }
-    if (spec_cgroup_parent(q->config->linux ? q->config->linux->cgroup_parent : "",
-                           h->conf->cgroup_parent, &h->node, &parent, &err) < 0 ||
-        pod_context(h, q->config, &pool, &context, &err) < 0) {
-        rpc_fail_err(rpc, &err);
-        return;
-    }
-
-    new_id(id);
-    s = sandbox_new(h, id);
-    s->config = (Runtime__V1__PodSandboxConfig *)pb_dup(&q->config->base);
-    s->rec = mem_new(Cricket__State__Sandbox);
-    cricket__state__sandbox__init(s->rec);
-    s->rec->schema = SCHEMA;
-    pb_set(&s->rec->id, id);
-    pb_set(&s->rec->runtime_handler, q->runtime_handler);
-    pb_set(&s->rec->boot_id, h->boot_id);
-    s->rec->created_at = clock_stamp_ns();
-    s->rec->state = CRICKET__STATE__SANDBOX__STATE__MAKING;
-    pb_set(&s->rec->cgroup_parent, parent);
-    pb_set(&s->rec->selinux_label, context);
-    sandbox_save(s);
-    (void)store_commit(h->store);    /* whatever is made from here on is found again */
-
     o = sandbox_op_new(s, &s->run);
-    waiters_init(&o->waiters, run_none_left, o);
+    waiters_init(&o->waiters, up_none_left, o);
     waiters_add(&o->waiters, rpc);
     op_start(&o->op, &run_class, h->loop, s->id);
 }

@@ -127,6 +127,8 @@ class Drive:
         return self.p.wait(LIMIT)
 
 
+# v1, with the root in each for the container's path
+HIERARCHIES = ":".join(os.path.basename(p) for p, v2, _ in cgroup_mounts() if not v2 and os.path.dirname(p) == "/sys/fs/cgroup") + "/"
 MOUNTS = [
     dict(kind=FS, fstype="proc", source="proc", target="/proc", flags=NOSUID | NODEV | NOEXEC),
     dict(kind=FS, fstype="tmpfs", source="tmpfs", target="/dev", flags=NOSUID, data="mode=755,size=65536k"),
@@ -135,7 +137,7 @@ MOUNTS = [
     dict(kind=FS, fstype="mqueue", source="mqueue", target="/dev/mqueue", flags=NOSUID | NODEV | NOEXEC),
     dict(kind=SHM, target="/dev/shm"),
     dict(kind=FS, fstype="sysfs", source="sysfs", target="/sys", flags=NOSUID | NODEV | NOEXEC | RO),
-    dict(kind=CGROUP, target="/sys/fs/cgroup", flags=RO | NOSUID | NODEV | NOEXEC),
+    dict(kind=CGROUP, target="/sys/fs/cgroup", flags=RO | NOSUID | NODEV | NOEXEC, lower=HIERARCHIES),
 ]
 DEVICES = [["/dev/null", 0o20666, 1, 3], ["/dev/zero", 0o20666, 1, 5], ["/dev/full", 0o20666, 1, 7],
            ["/dev/random", 0o20666, 1, 8], ["/dev/urandom", 0o20666, 1, 9], ["/dev/tty", 0o20666, 5, 0]]

@@ -7,10 +7,10 @@
  *       "ids": [...], "timeout": ms}
  *      {"tag": "a", "ips": [...], "config": ..., "result": ...}
  *      {"tag": "a", "error": ..., "grpc": ...} */
+#include "drive.h"
 #include "log.h"
 #include "mem.h"
 #include "proc/cni.h"
-#include "str.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -29,20 +29,8 @@ struct call {
 static struct {
     struct loop *loop;
     struct cni *cni;
-    ev_io in;
-    struct str line;
     struct call calls[CALLS_MAX];
 } d;
-
-static void answer(json_t *o)
-{
-    char *s = json_dumps(o, JSON_COMPACT);
-
-    puts(s);
-    fflush(stdout);
-    free(s);
-    json_decref(o);
-}
 
 static json_t *failure(const char *tag, const struct err *e)
 {
@@ -56,14 +44,14 @@ static void on_done(void *arg, const struct cni_result *r, const struct err *err
 
     c->call = NULL;
     if (err) {
-        answer(failure(tag, err));
+        say(failure(tag, err));
     } else {
         json_t *ips = json_array();
 
         for (size_t k = 0; k < r->n_ips; k++)
             json_array_append_new(ips, json_string(r->ips[k]));
-        answer(json_pack("{s:s, s:o, s:s, s:s}", "tag", tag, "ips", ips, "config", r->config,
-                         "result", r->result));
+        say(json_pack("{s:s, s:o, s:s, s:s}", "tag", tag, "ips", ips, "config", r->config, "result",
+                      r->result));
     }
     free(tag);
 }
@@ -130,8 +118,8 @@ static void on_command(json_t *o)
     if (strcmp(op, "ready") == 0) {
         const char *why = cni_not_ready(d.cni);
 
-        answer(json_pack("{s:s, s:s, s:s, s:s}", "tag", tag, "why", why ? why : "", "load",
-                         cni_last_load(d.cni), "config", cni_config_json(d.cni)));
+        say(json_pack("{s:s, s:s, s:s, s:s}", "tag", tag, "why", why ? why : "", "load",
+                      cni_last_load(d.cni), "config", cni_config_json(d.cni)));
         return;
     }
     if (strcmp(op, "cancel") == 0) {
@@ -143,33 +131,17 @@ static void on_command(json_t *o)
     while (slot < CALLS_MAX && d.calls[slot].tag)
         slot++;
     if (slot == CALLS_MAX || start(op, o, slot, &err) < 0)
-        answer(failure(tag, &err));
+        say(failure(tag, &err));
     else
         d.calls[slot].tag = mem_strdup(tag);
 }
 
-static void on_input(struct ev_loop *ev, ev_io *w, int revents)
+static void on_line(char *line)
 {
-    ssize_t n = read(0, str_room(&d.line, 65536), 65536);
-    char *end;
+    json_t *o = drive_json(line);
 
-    (void)ev;
-    (void)w;
-    (void)revents;
-    if (n <= 0) {
-        loop_stop(d.loop);
-        return;
-    }
-    d.line.len += (size_t)n;
-    d.line.p[d.line.len] = '\0';
-    while ((end = strchr(str_c(&d.line), '\n'))) {
-        json_t *o = json_loadb(d.line.p, (size_t)(end - d.line.p), 0, NULL);
-
-        str_consume(&d.line, (size_t)(end - d.line.p) + 1);
-        if (o)
-            on_command(o);
-        json_decref(o);
-    }
+    on_command(o);
+    json_decref(o);
 }
 
 int main(int argc, char **argv)
@@ -193,14 +165,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
-    ev_io_init(&d.in, on_input, 0, EV_READ);
-    ev_io_start(loop_ev(d.loop), &d.in);
-    loop_run(d.loop);
-    ev_io_stop(loop_ev(d.loop), &d.in);
+    drive(d.loop, on_line);
     for (size_t i = 0; i < CALLS_MAX; i++)
         free(d.calls[i].tag);
     d.cni = cni_free(d.cni);
     loop_free(d.loop);
-    str_free(&d.line);
     return 0;
 }

@@ -10,6 +10,7 @@
  *      {"ev": "ready|ctr|exit|gone|started|reply|exec-started|exec-exited|attach-end|data|eof",
  * ...}
  */
+#include "drive.h"
 #include "list.h"
 #include "mem.h"
 #include "proc/link.h"
@@ -41,20 +42,8 @@ static struct {
     struct loop *loop;
     struct link *link;
     struct link_opts opts;
-    ev_io in;
-    struct str line;
     struct tag tags[TAGS_MAX];
 } d;
-
-static void say(json_t *o)
-{
-    char *s = json_dumps(o, JSON_COMPACT);
-
-    puts(s);
-    fflush(stdout);
-    free(s);
-    json_decref(o);
-}
 
 static const char *text(const json_t *o, const char *key)
 {
@@ -559,30 +548,12 @@ static void command(const json_t *o)
         do_tag(op, o);
 }
 
-static void on_stdin(struct ev_loop *ev, struct ev_io *w, int revents)
+static void on_line(char *line)
 {
-    ssize_t n = read(w->fd, str_room(&d.line, 65536), 65536);
-    char *nl;
+    json_t *o = drive_json(line);
 
-    (void)ev;
-    (void)revents;
-    if (n <= 0) {
-        loop_stop(d.loop);
-        return;
-    }
-    d.line.len += (size_t)n;
-    d.line.p[d.line.len] = '\0';
-    while ((nl = memchr(d.line.p, '\n', d.line.len))) {
-        json_error_t je;
-        json_t *o = json_loadb(d.line.p, (size_t)(nl - d.line.p), 0, &je);
-        if (!o) {
-            fprintf(stderr, "bad line: %s\n", je.text);
-            abort();
-        }
-        str_consume(&d.line, (size_t)(nl - d.line.p) + 1);
-        command(o);
-        json_decref(o);
-    }
+    command(o);
+    json_decref(o);
 }
 
 int main(int argc, char **argv)
@@ -598,10 +569,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", e.text);
         return 1;
     }
-    ev_io_init(&d.in, on_stdin, 0, EV_READ);
-    ev_io_start(loop_ev(d.loop), &d.in);
-    loop_run(d.loop);
-    ev_io_stop(loop_ev(d.loop), &d.in);
+    drive(d.loop, on_line);
     for (size_t i = 0; i < TAGS_MAX; i++)
         if (d.tags[i].name) {
             if (d.tags[i].exec)
@@ -614,7 +582,6 @@ int main(int argc, char **argv)
             free(d.tags[i].name);
         }
     link_free(d.link);
-    str_free(&d.line);
     close(d.opts.pod_fd);
     loop_free(d.loop);
     return 0;

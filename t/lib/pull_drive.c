@@ -10,6 +10,7 @@
  * `settle` answers when nothing is queued for removal any more. The layers it records live in
  * memory only. Options: --root DIR --worker PATH --stall MS --layers N --transfers N --mirror
  * HOST=URL[,URL] --config HOST:key=value */
+#include "drive.h"
 #include "list.h"
 #include "log.h"
 #include "mem.h"
@@ -42,7 +43,6 @@ static struct puller *puller;
 static struct list known = LIST_INIT(known), jobs = LIST_INIT(jobs);
 static uint64_t last_number;
 static bool record = true;
-static struct str input;
 
 static struct known *known_find(const char *chain)
 {
@@ -224,26 +224,6 @@ static void command(char *line)
     }
 }
 
-static void on_input(struct ev_loop *ev, struct ev_io *w, int revents)
-{
-    char *nl;
-    ssize_t n = read(0, str_room(&input, 4096), 4096);
-
-    (void)revents;
-    if (n <= 0) {
-        ev_io_stop(ev, w);
-        loop_stop(loop);
-        return;
-    }
-    input.len += (size_t)n;
-    input.p[input.len] = '\0';
-    while (input.len && (nl = strchr(input.p, '\n'))) {
-        *nl = '\0';
-        command(input.p);
-        str_consume(&input, (size_t)(nl - input.p) + 1);
-    }
-}
-
 static struct hosts_mirror mirrors[8];
 static struct hosts_config configs[8];
 static struct hosts hosts = { mirrors, 0, configs, 0 };
@@ -294,7 +274,6 @@ int main(int argc, char **argv)
                              .new_number = new_number,
                              .ctx = &last_number };
     struct err err = ERR_INIT;
-    struct ev_io io;
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (int i = 1; i + 1 < argc; i += 2) {
@@ -320,12 +299,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "pulldrive: %s\n", err.text);
         return 1;
     }
-    ev_io_init(&io, on_input, 0, EV_READ);
-    ev_io_start(loop_ev(loop), &io);
-    loop_run(loop);
-    ev_io_stop(loop_ev(loop), &io);
+    drive(loop, command);
     puller_free(puller);
     loop_free(loop);
-    str_free(&input);
     return 0;
 }

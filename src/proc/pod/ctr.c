@@ -210,7 +210,8 @@ static void ended(struct ctr *c, int status, int64_t at);
 
 static const char *driver_died(const struct ctr *c)
 {
-    return c->oci ? "whoever drives the OCI runtime died" : "whoever runs the hooks died";
+    return c->oci ? "whoever drives the OCI runtime died"
+           : c->launch->restore ? "whoever has criu restore it died" : "whoever runs the hooks died";
 }
 
 /* All is said: execve has happened, or the runtime has done it. */
@@ -370,10 +371,6 @@ void ctr_start(uint32_t serial, const struct wire_start *m, int *fds, size_t n_f
         l->target = fcntl(t->pidfd, F_DUPFD_CLOEXEC, 3);
         l->target_pid = t->pid;
     }
-    if (l->restore) {
-        start_failed(c, -ENOSYS, "this cricket-pod cannot restore a container from a checkpoint");
-        return;
-    }
     if (l->oci) {
         c->oci = strdup(view_str(l->base, l->plan->oci_path));
         if (!c->oci) {
@@ -387,6 +384,10 @@ void ctr_start(uint32_t serial, const struct wire_start *m, int *fds, size_t n_f
     if (c->driven)
         orphans_begin();
     l->userns = c->userns = pod.user >= 0 && !(l->plan->flags & WIRE_HOST_USERNS);
+    if (l->restore && l->userns) {
+        start_failed(c, -EINVAL, "a container cannot be restored into a user namespace");
+        return;
+    }
     r = setup_log(c, l);
     if (r < 0) {
         snprintf(why, sizeof why, "log '%s': %s", c->log.path, strerror(-r));

@@ -127,6 +127,14 @@ void child_give_pipes(const struct launch *l)
             child_fail(l, errno, "owner of stdio %d", i);
 }
 
+void child_send_pid(const struct launch *l, pid_t pid)
+{
+    struct launch_msg m = { .pid = (int32_t)pid };
+
+    if (send(l->status_child, &m, sizeof m, MSG_NOSIGNAL) < 0)
+        _exit(127);
+}
+
 void child_again(struct launch *l)
 {
     struct launch_msg m = { 0 };
@@ -238,11 +246,13 @@ static void child(struct launch *l)
         _exit(127);                  /* the supervisor went before the line above */
     if (l->oci)
         oci_child(l);
-    if (l->driven)
+    if (l->driven && !l->restore)
         hooks_child(l);
     for (size_t i = 0; !l->cgroup2 && i < l->n_cgroups; i++)
         if (write(l->cgroups[i], "0", 1) != 1)
             child_fail(l, errno, "join cgroup %zu of %zu", i + 1, l->n_cgroups);
+    if (l->restore)
+        restore_child(l);
     if (l->exec)
         rdt_join(l);
     child_oom_adj(l);
@@ -284,9 +294,9 @@ static void look(struct launch *l, enum wire_kind kind)
     } else {
         l->hooks = netdevs = false;
     }
-    l->driven = l->oci || l->hooks || netdevs;
     l->restore = kind == WIRE_PLAN_CTR && l->plan->file.need >= WIRE_NEED_RESTORE &&
                  l->plan->restore;
+    l->driven = l->oci || l->hooks || netdevs || l->restore;
     l->rdt = kind == WIRE_PLAN_CTR && l->plan->file.need >= WIRE_NEED_RDT && l->plan->rdt_flags;
 }
 
@@ -317,10 +327,11 @@ int launch_lend(struct launch *l, void *plan, size_t len, enum wire_kind kind, c
 /* The process itself, where the plan wants it. Its number or -errno; in it this does not return. */
 long launch_process(struct launch *l, uint64_t flags, int *pidfd, char *why, size_t n)
 {
-    int pidns = -1, cgroup = l->cgroup2 && l->n_cgroups && !l->driven ? l->cgroups[0] : -1;
+    bool joins = !l->driven || l->restore;
+    int pidns = -1, cgroup = l->cgroup2 && l->n_cgroups && joins ? l->cgroups[0] : -1;
 
     if (l->driven)
-        ;                            /* the process that is driven joins it */
+        ;                            /* the process that is driven joins it, or has its own */
     else if (l->exec || l->plan->pidns == WIRE_PID_TARGET)
         pidns = l->target;
     else if (l->plan->pidns == WIRE_PID_POD)

@@ -34,4 +34,24 @@ void mount_image(const struct launch *l, struct wire_mount *m); /* m->fd is it t
 /* Flags and propagation of a clone that is not attached yet. -1 and errno. */
 int dress(int fd, const struct wire_mount *m);
 
+/* ---- bundle.c: what another program makes the container of, in our place */
+
+struct bundle {
+    struct launch *l;
+    char path[4096 - 64];            /* in the host's mount namespace */
+    int dir;                         /* path */
+    int null;                        /* read-only: a runtime gives its stdio to the container's user */
+    int shm;                         /* the pod's /dev/shm, detached; or -1 */
+    int mask;                        /* restore: its /null, detached */
+    struct roots roots;
+};
+
+extern char *const bundle_environment[];         /* of that program */
+/* Into a copy of the host's mount namespace from which nothing goes back. 0 or -errno. */
+int bundle_own_mounts(void);
+/* What every such child does first: this ends in that copy, with an empty bundle. */
+void bundle_begin(struct bundle *b, struct launch *l);
+/* r and m<i>; see bundle.c. */
+void bundle_put_root(struct bundle *b);
+
 #endif

@@ -7,7 +7,8 @@
  *      sources.c  what is taken from the host       mounts.c   the container's root
  *      root.c     paths inside that                 exec.c     more processes
  *      stdio.c    pipes and pty -> CRI log          attach.c   clients
- *      oci.c      an OCI runtime in place of launch.c          view.c     is a plan what it says
+ *      oci.c      an OCI runtime in place of launch.c          bundle.c   what it is given
+ *      restore.c  criu in place of launch.c                    view.c     is a plan what it says
  *      hooks.c    CDI's hooks around a launch         poststop.c after the end
  *      netdev.c   network interfaces that come along        rdt.c      a place in resctrl
  *
@@ -120,7 +121,7 @@ struct launch {
     bool restore;                    /* the child has criu restore the container */
     bool rdt;                        /* it joins, or makes, the container's place in resctrl */
     bool hooks;                      /* there are some, and no OCI runtime runs them */
-    bool driven;                     /* the child drives another process: oci.c, hooks.c */
+    bool driven;                     /* the child drives another process: oci.c, hooks.c, restore.c */
     int rootfs;                      /* where hooks find the root; -1: there are none */
     pid_t target_pid;                /* of target, where oci needs it; 0 */
     int target; /* pidfd: whose PID namespace (TARGET), or whose everything (exec) */
@@ -173,6 +174,7 @@ void child_pty(struct launch *l,
 void child_again(struct launch *l);
 void child_mapped_root(const struct launch *l); /* of the user namespace just entered */
 void child_send_master(const struct launch *l, int fd);
+void child_send_pid(const struct launch *l, pid_t pid);       /* see "twice" above */
 void child_oom_adj(const struct launch *l);
 void child_give_pipes(const struct launch *l);
 void child_plain_signals(void);
@@ -208,6 +210,10 @@ bool orphans_have(pid_t pid, int *status);          /* true: it has ended */
 void oci_delete(const char *path, const char *id);
 bool oci_deleting(pid_t pid);                    /* is it one of those? then it ends by itself */
 bool oci_reaped(pid_t pid);
+
+/* ---- restore.c */
+
+void restore_child(struct launch *l) __attribute__((noreturn));
 
 /* ---- hooks.c */
 

@@ -114,7 +114,7 @@ static int carry_out(struct job *b, struct err *err)
     if (r == 0)
         r = capture_finish(&b->ctr, err);
     if (r == 0)
-        r = tar_here(b->out, "criu.out", checkpoint_cancelled, err);
+        r = tar_here(b->out, CRIU_OUTPUT, checkpoint_cancelled, err);
     if (r == 0 && fsync(b->out) < 0)
         r = err_sys(err, "archive for '%.500s'", b->location);
     return r < 0 ? r : publish(b, err);

@@ -31,6 +31,21 @@ struct criu_job {
     void *arg;
 };
 
+/* Is the mount point `path` at or below `top`? */
+bool criu_below(const char *path, const char *top);
+/* What it says beside its log, in its current directory. */
+#define CRIU_OUTPUT "criu.out"
+
+enum { CRIU_ARGS_MAX = 4096 };
+struct criu_args {
+    char *v[CRIU_ARGS_MAX];          /* what is more is dropped; NULL terminated */
+    size_t n;
+};
+void criu_arg(struct criu_args *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void criu_args_free(struct criu_args *a);
+
+/* Why criu failed: in `what`, with the errors of its log and output; or it does not work here. */
+int criu_explain(const char *path, const char *log, const char *what, struct err *err);
 /* Is there such a program? */
 int criu_there(const char *path, struct err *err);
 /* Dumps the container into checkpoint/, below the current directory, and lets it run on.
@@ -41,6 +56,22 @@ int criu_script(void);
 /* What a criu that was killed while it dumped pid has left in the network namespace. This process
  * is in that namespace then. */
 void criu_unlock_network(int netns, pid_t pid);
+
+/* --- restore_images.c: what criu's images say of what they need */
+struct restore_mount {
+    char *key, *point;
+    bool rdonly;                     /* that mount */
+};
+struct restore_needs {
+    struct restore_mount *mounts;    /* external ones */
+    size_t n_mounts;
+    bool ipc;                        /* an IPC namespace of its own */
+    char *stdio[3];                  /* what /proc/PID/fd/N said; NULL: it is not said */
+};
+int restore_needs(const char *images, struct restore_needs *ret, struct err *err);
+void restore_needs_deinit(struct restore_needs *n);
+/* The host name that criu sets in a UTS namespace: this process's. */
+int restore_host_name(const char *images, struct err *err);
 
 /* What a checkpoint has of one container, in the current directory. */
 struct capture {

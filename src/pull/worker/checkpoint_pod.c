@@ -212,7 +212,7 @@ static int archive(const struct pod *p, struct member *m, struct err *err)
     if (r == 0)
         r = capture_finish(&m->cap, err);
     if (r == 0)
-        r = tar_here(fd, "criu.out", checkpoint_cancelled, err);
+        r = tar_here(fd, CRIU_OUTPUT, checkpoint_cancelled, err);
     if (r == 0 && fsync(fd) < 0)
         r = err_sys(err, "'%s'", name);
     if (fchdir(p->part) == 0)

@@ -44,26 +44,19 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { UNWIND_MS = 10 * 1000, ARGS_MAX = 4096, LOG_TAIL = 256 * 1024, SAID_MAX = 500 };
+enum { UNWIND_MS = 10 * 1000, LOG_TAIL = 256 * 1024, SAID_MAX = 500 };
 
 #define LOG "dump.log"
-#define OUTPUT "criu.out"
 #define GIVEN_UP "given-up"
 #define ENV_UPPER "CRICKET_CHECKPOINT_UPPER"
 #define ENV_WORK "CRICKET_CHECKPOINT_WORK"
 
-struct args {
-    char *v[ARGS_MAX];
-    size_t n;
-};
-
-static void arg(struct args *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void arg(struct args *a, const char *fmt, ...)
+void criu_arg(struct criu_args *a, const char *fmt, ...)
 {
     char *s = NULL;
     va_list ap;
 
-    if (a->n + 1 == ARGS_MAX)
+    if (a->n + 1 == CRIU_ARGS_MAX)
         return;                      /* E2BIG, or nearly */
     va_start(ap, fmt);
     if (vasprintf(&s, fmt, ap) < 0)
@@ -72,7 +65,7 @@ static void arg(struct args *a, const char *fmt, ...)
     a->v[a->n++] = s;
 }
 
-static void args_free(struct args *a)
+void criu_args_free(struct criu_args *a)
 {
     while (a->n)
         free(a->v[--a->n]);
@@ -120,7 +113,7 @@ static bool parse_mount(const char *line, struct mnt *m)
     return false;
 }
 
-static bool below(const char *path, const char *top)
+bool criu_below(const char *path, const char *top)
 {
     size_t n = strlen(top);
 
@@ -160,7 +153,7 @@ static void judge(const struct criu_job *job, struct mnt *v, size_t n)
 
     for (size_t i = 0; i < n; i++)
         for (char *const *e = job->external; *e && !v[i].external; e++)
-            v[i].external = strcmp(v[i].point, "/") != 0 && below(v[i].point, *e);
+            v[i].external = strcmp(v[i].point, "/") != 0 && criu_below(v[i].point, *e);
     for (size_t i = 0; i < n; i++)
         if (strcmp(v[i].point, "/") != 0 && !v[i].external &&
             (is_console(&v[i]) ||
@@ -168,7 +161,7 @@ static void judge(const struct criu_job *job, struct mnt *v, size_t n)
             v[i].external = true;
 }
 
-static int add_mounts(const struct criu_job *job, struct args *a, struct err *err)
+static int add_mounts(const struct criu_job *job, struct criu_args *a, struct err *err)
 {
     auto_free char *path = mem_printf("/proc/%d/mountinfo", (int)job->pid), *line = NULL;
     FILE *f = fopen(path, "re");
@@ -185,8 +178,8 @@ static int add_mounts(const struct criu_job *job, struct args *a, struct err *er
     judge(job, v, n);
     for (size_t i = 0; i < n; i++) {
         if (v[i].external) {
-            arg(a, "--external");
-            arg(a, "mnt[%s]:%s", v[i].point,
+            criu_arg(a, "--external");
+            criu_arg(a, "mnt[%s]:%s", v[i].point,
                 strcmp(v[i].root, "/null") == 0 ? "/dev/null" : v[i].point);
         }
         free(v[i].root);
@@ -198,15 +191,15 @@ static int add_mounts(const struct criu_job *job, struct args *a, struct err *er
 }
 
 static void add_namespace(const struct criu_job *job, const char *name, const char *key,
-                          struct args *a)
+                          struct criu_args *a)
 {
     auto_free char *path = mem_printf("/proc/%d/ns/%s", (int)job->pid, name);
     struct stat st;
 
     if (same_ns(job->pid, name) || stat(path, &st) < 0)
         return;                      /* criu's own: it does not dump it */
-    arg(a, "--external");
-    arg(a, "%s[%llu]:%s", name, (unsigned long long)st.st_ino, key);
+    criu_arg(a, "--external");
+    criu_arg(a, "%s[%llu]:%s", name, (unsigned long long)st.st_ino, key);
 }
 
 /* Is it process 1 of its PID namespace? */
@@ -225,7 +218,7 @@ static bool is_init(pid_t pid)
     return init;
 }
 
-static int dump_args(const struct criu_job *job, struct args *a, struct err *err)
+static int dump_args(const struct criu_job *job, struct criu_args *a, struct err *err)
 {
     static const char *const fixed[] = {
         "--images-dir", "checkpoint", "--work-dir", ".", "--log-file", LOG, "-v4",
@@ -239,16 +232,16 @@ static int dump_args(const struct criu_job *job, struct args *a, struct err *err
         return err_sys(err, "/proc/self/exe");
     self[len] = '\0';
 
-    arg(a, "%s", job->path);
-    arg(a, "dump");
-    arg(a, "--tree");
-    arg(a, "%d", (int)job->pid);
+    criu_arg(a, "%s", job->path);
+    criu_arg(a, "dump");
+    criu_arg(a, "--tree");
+    criu_arg(a, "%d", (int)job->pid);
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
-        arg(a, "%s", fixed[i]);
-    arg(a, "%s", self);
+        criu_arg(a, "%s", fixed[i]);
+    criu_arg(a, "%s", self);
     if (job->freezer) {
-        arg(a, "--freeze-cgroup");
-        arg(a, "%s", job->freezer);
+        criu_arg(a, "--freeze-cgroup");
+        criu_arg(a, "%s", job->freezer);
     }
     add_namespace(job, "net", "extRootNetNS", a);
     if (!is_init(job->pid))
@@ -266,7 +259,7 @@ static pid_t spawn(const struct criu_job *job, char *const *argv, struct err *er
         return err_sys(err, "fork");
     if (pid > 0)
         return pid;
-    int null = open("/dev/null", O_RDONLY), out = open(OUTPUT, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    int null = open("/dev/null", O_RDONLY), out = open(CRIU_OUTPUT, O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (null < 0 || out < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0 ||
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
         _exit(126);
@@ -370,7 +363,7 @@ static void add_said(struct str *said, const char *line)
 {
     const char *e = strstr(line, "Error"), *text;
 
-    if (!e || strstr(line, "tun: Unable to create tun") || strstr(line, "Dumping FAILED"))
+    if (!e || strstr(line, "tun: Unable to create tun") || strstr(line, "Dumping FAILED") || strstr(line, "Restoring FAILED"))
         return;                      /* not the reason: also said by a dump that succeeds */
     text = strstr(e, "): ") ? strstr(e, "): ") + 3 : e;
     str_printf(said, "%s%.*s", said->len ? "; " : "", (int)strcspn(text, "\n"), text);
@@ -395,25 +388,25 @@ static void errors_of(const char *file, struct str *said)
 }
 
 /* A criu that cannot work here at all says so when it is asked. */
-static int explain(const struct criu_job *job, int status, struct err *err)
+int criu_explain(const char *path, const char *log, const char *what, struct err *err)
 {
-    char *const check[] = { (char *)(uintptr_t)job->path, (char[]){ "check" }, NULL };
+    const struct criu_job job = { .path = path, .upper = "", .work = "" };
+    char *const check[] = { (char *)(uintptr_t)path, (char[]){ "check" }, NULL };
     auto_str struct str said = STR_INIT, why = STR_INIT;
     bool killed;
 
-    errors_of(LOG, &said);
-    errors_of(OUTPUT, &said);
-    (void)unlink(OUTPUT);
-    pid_t pid = spawn(job, check, err);
+    errors_of(log, &said);
+    errors_of(CRIU_OUTPUT, &said);
+    (void)unlink(CRIU_OUTPUT);
+    pid_t pid = spawn(&job, check, err);
     if (pid < 0)
         return (int)pid;
-    if (wait_for(job, pid, &killed) != 0 && !checkpoint_cancelled()) {
-        errors_of(OUTPUT, &why);
+    if (wait_for(&job, pid, &killed) != 0 && !checkpoint_cancelled()) {
+        errors_of(CRIU_OUTPUT, &why);
         return err_rpc(err, GRPC_FAILED_PRECONDITION, "criu '%s' does not work on this machine: %s",
-                       job->path, why.len ? str_c(&why) : str_c(&said));
+                       path, why.len ? str_c(&why) : str_c(&said));
     }
-    return err_set(err, -EIO, "criu dump failed with %d: %s", status,
-                   said.len ? str_c(&said) : "it says nothing");
+    return err_set(err, -EIO, "%s: %s", what, said.len ? str_c(&said) : "it says nothing");
 }
 
 int criu_there(const char *path, struct err *err)
@@ -427,7 +420,7 @@ int criu_dump(const struct criu_job *job, struct err *err)
 {
     auto_free char *ns = mem_printf("/proc/%d/ns/net", (int)job->pid);
     auto_fd int netns = open(ns, O_RDONLY | O_CLOEXEC);
-    struct args a = { .n = 0 };
+    struct criu_args a = { .n = 0 };
     bool killed = false;
     int r, status = 0;
 
@@ -443,7 +436,7 @@ int criu_dump(const struct criu_job *job, struct err *err)
         if (r == 0)
             status = wait_for(job, pid, &killed);
     }
-    args_free(&a);
+    criu_args_free(&a);
     if (r < 0)
         return r;
     if (job->failing && (status || checkpoint_cancelled()))
@@ -457,7 +450,10 @@ int criu_dump(const struct criu_job *job, struct err *err)
     }
     if (checkpoint_cancelled())
         return err_set(err, -ECANCELED, "given up while criu was dumping");
-    return status ? explain(job, status, err) : 0;
+    if (!status)
+        return 0;
+    auto_free char *what = mem_printf("criu dump failed with %d", status);
+    return criu_explain(job->path, LOG, what, err);
 }
 
 static pid_t script_of;

@@ -17,6 +17,7 @@ static const struct {
     { "poststop", worker_poststop },
     { "remove", worker_remove },
     { "resctrl", worker_resctrl },
+    { "restore", worker_restore },
     { "seccomp", worker_seccomp },
     { "store", worker_store },
     { "umount", worker_umount },

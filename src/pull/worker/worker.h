@@ -9,6 +9,7 @@ int worker_checkpoint(int argc, char **argv); /* checkpoint.c: a container to a 
 int worker_checkpoint_pod(int argc, char **argv); /* checkpoint_pod.c: containers of a pod */
 int worker_measure(int argc, char **argv);   /* measure.c: disk usage, open files */
 int worker_poststop(int argc, char **argv);  /* poststop.c: hooks that a supervisor has left */
+int worker_restore(int argc, char **argv);   /* restore.c: a container goes on, with criu */
 int worker_unpack(int argc, char **argv);    /* unpack.c: a layer */
 int worker_remove(int argc, char **argv);    /* remove.c: a directory tree, slowly */
 int worker_store(int argc, char **argv);     /* store.c: the durable writer */

@@ -379,7 +379,7 @@ static int check_config(struct sandbox *s, const Runtime__V1__ContainerConfig *c
 }
 
 int ctr_create_start(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
-                     const struct ctr_maker *maker, struct ctr **ret, struct err *err)
+                     const struct ctr_maker *maker, char ret_id[ID_LEN + 1], struct err *err)
 {
     struct image *im;
     struct create *o;
@@ -389,7 +389,7 @@ int ctr_create_start(struct sandbox *s, const Runtime__V1__ContainerConfig *conf
         r = create_begin(s, config, NULL, im, &o, err);
     if (r < 0)
         return r;
-    *ret = o->c;
+    memcpy(ret_id, o->c->id, ID_LEN + 1);
     o->maker = *maker;
     op_start(&o->op, &create_class, s->h->loop, o->c->id);
     return 0;

@@ -8,6 +8,7 @@
  * been reaped. Then a worker removes what the container has in resctrl. */
 #include "handlers/ctr_op.h"
 
+#include "handlers/restore.h"
 #include "handlers/rpcs.h"
 #include "handlers/sandbox_op.h"
 #include "mem.h"
@@ -229,6 +230,7 @@ void ctr_set_exited(struct ctr *c, const struct ctr_exit *x)
     pb_set(&c->rec->message, message);
     c->rec->pid = 0;
     c->pidfd = fd_close(c->pidfd);
+    restore_end(c);
     ctr_save(c);
     log_info("op=exit ctr=%s sandbox=%.13s name='%s' code=%d reason=%s", c->id, c->sandbox->id,
              c->config->metadata->name, x->code, c->rec->reason);

@@ -16,7 +16,7 @@ struct ctr_maker {
     void *arg;
 };
 int ctr_create_start(struct sandbox *s, const Runtime__V1__ContainerConfig *config,
-                     const struct ctr_maker *maker, struct ctr **ret, struct err *err);
+                     const struct ctr_maker *maker, char ret_id[ID_LEN + 1], struct err *err);
 void ctr_show(struct ctr *c);        /* CREATED, visible, the event */
 
 /* Stops c: its signal, grace_ms, then SIGKILL to its cgroup. Joins a stop that runs; the earlier

@@ -6,6 +6,7 @@
 
 #include "handlers/ctr_op.h"
 #include "handlers/prepare.h"
+#include "handlers/restore.h"
 #include "handlers/turn.h"
 #include "mem.h"
 #include "proc/cgroup.h"
@@ -75,6 +76,7 @@ static void on_started(void *arg, pid_t pid, int pidfd, int64_t started_at, cons
     c->rec->pid = (uint32_t)pid;
     c->rec->started_at = started_at;
     c->rec->state = CRICKET__STATE__CONTAINER__STATE__RUNNING;
+    restore_end(c);
     ctr_save(c);
     event_ctr(c, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STARTED_EVENT);
     op_wake(&o->op, WAKE_DONE);
@@ -139,7 +141,8 @@ static const struct op_step start_steps[] = {
     { 0 },
 };
 
-/* Not to be cancelled: a launch takes milliseconds, and kubelet asks for the state anyway. */
+/* Not to be cancelled: a launch takes milliseconds (criu some more, which cricket-pod limits), and
+ * kubelet asks for the state anyway. */
 static const struct op_class start_class = {
     .name = "start", .steps = start_steps, .done = start_done
 };

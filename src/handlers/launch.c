@@ -2,6 +2,7 @@
 #include "handlers/launch.h"
 
 #include "mem.h"
+#include "handlers/restore.h"
 #include "handlers/rpcs.h"
 #include "proc/cgroup.h"
 
@@ -171,7 +172,8 @@ int ctr_launch(struct ctr *c, struct spec *spec, const struct seccomp_filter *f,
                void *arg, struct err *err)
 {
     const char *runtime;
-    auto_free char *json = NULL;
+    auto_free char *json = NULL, *images = restore_dir(c);
+    const struct plan_restore restore = { images, c->h->conf->criu, c->h->worker_path };
     struct ctr *target;
     int fds[CGROUP_FDS_MAX], n, r;
     auto_fd int plan_fd = -1, oom_fd = -1;
@@ -195,7 +197,12 @@ int ctr_launch(struct ctr *c, struct spec *spec, const struct seccomp_filter *f,
     r = runtime ? oci_plan(c, spec, runtime, f->bpf, f->len, &json, err) : hooks_plan(c, spec, err);
     if (r < 0)
         return r;
+    if (c->rec->restore && !restore.criu[0])
+        return err_rpc(err, GRPC_FAILED_PRECONDITION, "to restore it from its checkpoint takes criu, "
+                       "which the configuration turns off");
+    spec->plan.restore = c->rec->restore ? &restore : NULL;
     r = plan_encode(&spec->plan, &plan_fd, err);
+    spec->plan.restore = NULL;
     if (r < 0)
         return r;
     n = cgroup_open_join(c->rec->cgroup_path, fds, err);

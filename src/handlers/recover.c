@@ -10,6 +10,7 @@
 
 #include "handlers/checkpoint.h"
 #include "handlers/ctr_op.h"
+#include "handlers/restore.h"
 #include "handlers/rpcs.h"
 #include "handlers/sandbox_op.h"
 #include "mem.h"
@@ -195,8 +196,11 @@ static void stray_pod(struct recovery *r, const char *name)
 static void stray_ctr(struct recovery *r, const char *name)
 {
     auto_free char *rel = mem_printf("containers/%s", name);
+    struct ctr *c = ctr_by_id(r->h, name);
 
-    if (!ctr_by_id(r->h, name))
+    if (c)
+        restore_collect(c);
+    else
         pull_remove_tree(r->h->puller, rel);
 }
 

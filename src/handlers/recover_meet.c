@@ -9,6 +9,7 @@
  * its directory removed. */
 #include "handlers/recover.h"
 
+#include "handlers/restore.h"
 #include "handlers/rpcs.h"
 #include "handlers/sandbox_op.h"
 #include "mem.h"
@@ -75,6 +76,7 @@ static void on_ctr(void *arg, const struct link_ctr *x)
         c->rec->state == CRICKET__STATE__CONTAINER__STATE__CREATED) {
         c->rec->state = CRICKET__STATE__CONTAINER__STATE__RUNNING;
         c->rec->started_at = x->started_at;
+        restore_end(c);
         ctr_save(c);
     }
     if (!x->pid)    /* has exited: that follows */

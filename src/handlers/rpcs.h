@@ -21,6 +21,8 @@ HANDLER(handle_pod_sandbox_status);
 HANDLER(handle_list_pod_sandbox);
 /* pod_checkpoint.c */
 HANDLER(handle_checkpoint_pod);
+/* pod_restore.c */
+HANDLER(handle_restore_pod);
 /* ctr_*.c */
 HANDLER(handle_checkpoint_container);
 HANDLER(handle_create_container);

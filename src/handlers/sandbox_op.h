@@ -20,6 +20,7 @@ struct sandbox_op {
     struct err first;                /* first failure of a container */
     void (*after)(void *arg, const struct err *err);   /* instead of waiters; or NULL */
     void *after_arg;
+    struct restore *restore;         /* its own, or NULL: not of a RestorePod */
 };
 
 static inline struct sandbox_op *sandbox_op_of(struct op *op)
@@ -32,6 +33,8 @@ struct sandbox_op *sandbox_op_new(struct sandbox *s, struct op **slot);
 void sandbox_op_free(struct sandbox_op *o);
 
 void sandbox_op_drop(struct op *op); /* the daemon ends: as ctr_stop_drop() */
+/* One of `pending` is done; wakes the operation behind the last one. A ctr_done_fn. */
+void sandbox_op_ctr_done(void *sandbox_op, const struct err *err);
 
 /* --- sandbox_make.c */
 /* config may be missing (NULL). */

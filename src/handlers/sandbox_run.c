@@ -369,15 +369,16 @@ static bool run_known(struct rpc *rpc, struct handlers *h,
         return false;
     same = strcmp(s->rec->runtime_handler, q->runtime_handler) == 0 &&
            pb_same(&s->config->base, &q->config->base);
-    if (same && s->run && !s->run->undoing && !s->run->cancelled) {
+    if (same && s->run && s->run->cls == &run_class && !s->run->undoing && !s->run->cancelled) {
         waiters_add(&sandbox_op_of(s->run)->waiters, rpc);
     } else if (same && sandbox_is_ready(s) && !s->stop && !s->remove) {
         reply.pod_sandbox_id = s->id;
         rpc_ok(rpc, &reply.base);
     } else {
-        sandbox_exists(s, !same    ? "with another configuration"
-                          : s->run ? "which is being undone"
-                                   : "", &err);
+        sandbox_exists(s, !same                       ? "with another configuration"
+                          : !s->run                   ? ""
+                          : s->run->cls != &run_class ? "which is being restored"
+                                                      : "which is being undone", &err);
         rpc_fail_err(rpc, &err);
     }
     return true;

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every RPC of runtime.v1, one line each, with its handler. What has none yet answers
- * Unimplemented, which clients know how to live with (CRI 2.1).
+/* Every RPC of runtime.v1, one line each, with its handler.
  *
  * The same handlers serve runtime.v1alpha2: its messages are those of v1 with fewer fields, so the
  * descriptors of v1 decode them. It has only the RPCs that it had when it ended (Kubernetes 1.25);
@@ -16,7 +15,7 @@ enum { BOTH = 1, V1_ONLY = 0 };
 
 struct row {
     const char *name;
-    rpc_fn fn;                       /* NULL: not there yet */
+    rpc_fn fn;
     int alpha;
 };
 
@@ -51,7 +50,7 @@ static const struct row runtime_rows[] = {
     { "Status", handle_status, BOTH },
     { "CheckpointContainer", handle_checkpoint_container, V1_ONLY },
     { "CheckpointPod", handle_checkpoint_pod, V1_ONLY },
-    { "RestorePod", NULL, V1_ONLY },
+    { "RestorePod", handle_restore_pod, V1_ONLY },
     { "GetContainerEvents", handle_get_container_events, V1_ONLY },
     { "ListMetricDescriptors", handle_list_metric_descriptors, V1_ONLY },
     { "ListPodSandboxMetrics", handle_list_pod_sandbox_metrics, V1_ONLY },
@@ -71,13 +70,6 @@ static const struct row image_rows[] = {
 
 enum { ROWS = ARRAY_LEN(runtime_rows) + ARRAY_LEN(image_rows) };
 
-static void handle_missing(struct rpc *rpc, const ProtobufCMessage *req, void *ctx)
-{
-    (void)req;
-    (void)ctx;
-    rpc_fail(rpc, GRPC_UNIMPLEMENTED, "%s is not implemented", rpc_method(rpc));
-}
-
 static struct grpc_method *add_rows(struct grpc_method *m, const struct row *rows, size_t n,
                                     const ProtobufCServiceDescriptor *d, const char *service,
                                     int only)
@@ -89,8 +81,7 @@ static struct grpc_method *add_rows(struct grpc_method *m, const struct row *row
         assert(md);
         if (rows[i].alpha < only)
             continue;
-        *m++ = (struct grpc_method){ service, rows[i].name, md->input,
-                                     rows[i].fn ? rows[i].fn : handle_missing };
+        *m++ = (struct grpc_method){ service, rows[i].name, md->input, rows[i].fn };
     }
     return m;
 }

@@ -5,6 +5,7 @@
 #include "handlers/sandbox_op.h"
 
 #include "handlers/ctr_op.h"
+#include "handlers/restore.h"
 #include "handlers/rpcs.h"
 #include "handlers/sandbox_net.h"
 #include "mem.h"
@@ -35,6 +36,7 @@ void sandbox_op_free(struct sandbox_op *o)
 {
     *o->slot = NULL;
     turn_end(&o->s->turns, &o->turn);
+    restore_free(o->restore);
     free(o);
 }
 
@@ -46,6 +48,7 @@ void sandbox_op_drop(struct op *op)
     *o->slot = NULL;
     waiters_drop(&o->waiters);
     list_del(&o->turn.l);
+    restore_free(o->restore);
     free(o);
 }
 
@@ -57,8 +60,7 @@ int down_turn(struct op *op, enum wake why)
     return turn_take(&o->s->turns, &o->turn);
 }
 
-/* A container of ours has ended, or could not be. */
-static void on_ctr_down(void *arg, const struct err *err)
+void sandbox_op_ctr_done(void *arg, const struct err *err)
 {
     struct sandbox_op *o = arg;
 
@@ -96,12 +98,12 @@ static int each_ctr(struct sandbox_op *o, void (*start)(struct ctr *c, struct sa
 
 static void stop_one(struct ctr *c, struct sandbox_op *o)
 {
-    ctr_stop_start(c, 0, on_ctr_down, o);
+    ctr_stop_start(c, 0, sandbox_op_ctr_done, o);
 }
 
 static void remove_one(struct ctr *c, struct sandbox_op *o)
 {
-    ctr_remove_start(c, on_ctr_down, o);
+    ctr_remove_start(c, sandbox_op_ctr_done, o);
 }
 
 int down_kill(struct op *op, enum wake why)

@@ -246,15 +246,20 @@ static void put_rdt(struct str *s, const struct plan_rdt *r, struct wire_plan *w
     w->rdt_schemata = flat_string(s, r->schemata);
 }
 
+const char *plan_unrestorable(const struct plan *p)
+{
+    return p->process.oci_path        ? "by an OCI runtime"
+           : p->process.tty           ? "with a terminal"
+           : p->process.stdin_open    ? "with a stdin that is kept open"
+           : p->pidns != PLAN_PID_OWN ? "without a PID namespace of its own"
+           : p->n_hooks               ? "with hooks"
+                                      : NULL;
+}
+
 static int put_restore(struct str *s, const struct plan *p, struct wire_plan *w, struct err *err)
 {
     const struct plan_restore *r = p->restore;
-    const char *bad = p->process.oci_path            ? "by an OCI runtime"
-                      : p->process.tty               ? "with a terminal"
-                      : p->process.stdin_open        ? "with a stdin that is kept open"
-                      : p->pidns != PLAN_PID_OWN     ? "without a PID namespace of its own"
-                      : p->n_hooks                   ? "with hooks"
-                                                     : NULL;
+    const char *bad = plan_unrestorable(p);
 
     if (!r)
         return 0;

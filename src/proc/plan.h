@@ -171,6 +171,9 @@ struct plan {
     const struct plan_restore *restore;
 };
 
+/* Why it cannot be restored, to be read behind "a container"; NULL: it can. */
+const char *plan_unrestorable(const struct plan *p);
+
 /* Where cricket-pod has what config.json names (pod/oci.c). Caller frees. */
 char *plan_oci_bundle(const char *pod_dir, bool userns);
 

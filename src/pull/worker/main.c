@@ -18,6 +18,7 @@ static const struct {
     { "remove", worker_remove },
     { "resctrl", worker_resctrl },
     { "restore", worker_restore },
+    { "restore-pod", worker_restore_pod },
     { "seccomp", worker_seccomp },
     { "store", worker_store },
     { "umount", worker_umount },

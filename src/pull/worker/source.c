@@ -256,7 +256,7 @@ int64_t source_read(struct source *s, const void **ret, struct err *err)
         s->in_pos = s->in_len;
         break;
     }
-    if (n > 0)
+    if (n > 0 && s->plain)
         hash_add(s->plain, *ret, (size_t)n);
     return n;
 }

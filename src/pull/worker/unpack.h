@@ -31,7 +31,7 @@ void hash_end(struct hash *h, char out[UNPACK_DIGEST_MAX]);   /* frees h */
 
 /* --- source.c: compressed bytes in, plain bytes out */
 struct source;
-struct source *source_new(int fd, struct hash *plain);
+struct source *source_new(int fd, struct hash *plain);   /* plain: of all that is read, or NULL */
 /* The next plain bytes, at least one; 0 at the end; negative with err. */
 int64_t source_read(struct source *s, const void **ret, struct err *err);
 const char *source_kind(const struct source *s); /* "gzip", "zstd", "tar" once something was read */

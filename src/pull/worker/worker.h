@@ -15,6 +15,7 @@ int worker_remove(int argc, char **argv);    /* remove.c: a directory tree, slow
 int worker_store(int argc, char **argv);     /* store.c: the durable writer */
 int worker_seccomp(int argc, char **argv);   /* seccomp.c: a profile to BPF */
 int worker_resctrl(int argc, char **argv); /* resctrl.c: what a container had there */
+int worker_restore_pod(int argc, char **argv); /* restore_pod.c: a checkpoint of a pod to files */
 int worker_umount(int argc, char **argv); /* umount.c: a network namespace that was left mounted */
 
 #endif

@@ -6,12 +6,12 @@
 #include "pull/worker/restore_pod.h"
 
 #include "mem.h"
+#include "pull/worker/checkpoint.h"
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -22,13 +22,6 @@ enum {
     ENTRIES_MAX = 100 * 1000,        /* of an archive: criu makes some dozens */
     BLOCK = 64 * 1024,
 };
-
-static const char *text(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-
-    return s ? s : "";
-}
 
 static int broken(struct err *err, const char *why)
 {
@@ -150,23 +143,23 @@ static int read_archive(const char *name, json_t **config, json_t **spec, struct
 static int read_ctr(json_t *c, json_t *list, struct err *err)
 {
     json_t *config = NULL, *spec = NULL, *process;
-    const char *name = text(c, "name");
+    const char *name = job_text(c, "name");
     int r = !name[0] ? broken(err, "it has no name")
-                     : read_archive(text(c, "archive"), &config, &spec, err);
+                     : read_archive(job_text(c, "archive"), &config, &spec, err);
 
-    if (r == 0 && (strcmp(text(config, "id"), text(c, "id")) != 0 ||
-                   strcmp(text(config, "name"), name) != 0 ||
-                   strcmp(text(config, "rootfsImageRef"), text(c, "imageRef")) != 0))
+    if (r == 0 && (strcmp(job_text(config, "id"), job_text(c, "id")) != 0 ||
+                   strcmp(job_text(config, "name"), name) != 0 ||
+                   strcmp(job_text(config, "rootfsImageRef"), job_text(c, "imageRef")) != 0))
         r = err_rpc(err, GRPC_FAILED_PRECONDITION, "archive '%.200s' is of another container: "
-                    "'%.200s' (%.64s)", text(c, "archive"), text(config, "name"),
-                    text(config, "id"));
+                    "'%.200s' (%.64s)", job_text(c, "archive"), job_text(config, "name"),
+                    job_text(config, "id"));
     process = json_object_get(spec, "process");
     if (r == 0 && !json_is_object(process))
         r = broken(err, "its spec.dump has no process");
     if (r == 0)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:O}", "name", name, "archive",
-                                              text(c, "archive"), "image", text(c, "image"),
-                                              "imageRef", text(c, "imageRef"), "process", process));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:O}", "name", name, "archive",
+                                              job_text(c, "archive"), "imageRef",
+                                              job_text(c, "imageRef"), "process", process));
     json_decref(config);
     json_decref(spec);
     return r < 0 ? err_note(err, "container '%.200s'", name) : 0;
@@ -197,14 +190,15 @@ static int read_all(json_t *index, int out, struct err *err)
 
     if (json_integer_value(json_object_get(index, "version")) != 1)
         r = broken(err, "'pod.json' is not of version 1");
-    else if (strcmp(text(index, "runtime"), "cricket") != 0)
+    else if (strcmp(job_text(index, "runtime"), "cricket") != 0)
         r = err_rpc(err, GRPC_FAILED_PRECONDITION, "it was made by '%.100s', not by cricket",
-                    text(index, "runtime"));
+                    job_text(index, "runtime"));
     json_array_foreach(list, i, c)
         if (r == 0)
             r = read_ctr(c, found, err);
     answer = json_pack("{s:s, s:o}", "runtimeHandler",
-                       text(json_object_get(index, "pod"), "runtimeHandler"), "containers", found);
+                       job_text(json_object_get(index, "pod"), "runtimeHandler"), "containers",
+                       found);
     if (r == 0)
         r = tell(out, answer, err);
     json_decref(answer);

@@ -31,8 +31,6 @@ struct criu_job {
     void *arg;
 };
 
-/* Is the mount point `path` at or below `top`? */
-bool criu_below(const char *path, const char *top);
 /* What it says beside its log, in its current directory. */
 #define CRIU_OUTPUT "criu.out"
 
@@ -56,6 +54,14 @@ int criu_script(void);
 /* What a criu that was killed while it dumped pid has left in the network namespace. This process
  * is in that namespace then. */
 void criu_unlock_network(int netns, pid_t pid);
+
+/* --- criu_mounts.c */
+/* "--external" for what a dump is not to have. */
+int criu_add_mounts(const struct criu_job *job, struct criu_args *a, struct err *err);
+/* Is it in the same namespace (a name of /proc/PID/ns) as this process? */
+bool criu_same_ns(pid_t pid, const char *name);
+/* Is the mount point `path` at or below `top`? */
+bool criu_below(const char *path, const char *top);
 
 /* --- restore_images.c: what criu's images say of what they need */
 struct restore_mount {

@@ -598,8 +598,8 @@ void ctr_link_down(void)
     for (struct ctr *c = ctrs, *next; c; c = next) {
         next = c->next;
         c->start_serial = 0;
-        /* hooks may take their time: the next daemon calls it a failed start long before */
-        if (c->state == CTR_STARTING && c->launch->hooks)
+        /* these may take their time: the next daemon calls it a failed start long before */
+        if (c->state == CTR_STARTING && (c->launch->hooks || c->launch->restore))
             start_failed(c, -ECANCELED, "");
     }
 }

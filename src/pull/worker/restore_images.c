@@ -108,8 +108,9 @@ static bool take_mount(struct restore_needs *n, const unsigned char *p, const un
     auto_free char *root = NULL;
     struct field f;
     bool old = false;                /* the key is where the root would be */
+    bool whole = true;
 
-    while (p < end && next_field(&p, end, &f)) {
+    while (p < end && (whole = next_field(&p, end, &f))) {
         if (f.number == MNT_FLAGS)
             m.rdonly = f.value & MS_RDONLY;
         else if (f.number == MNT_EXT)
@@ -123,10 +124,10 @@ static bool take_mount(struct restore_needs *n, const unsigned char *p, const un
     }
     if (old && !m.key)
         m.key = take_ptr(root);
-    if (p != end || !m.key || !m.point) {
+    if (!whole || !m.key || !m.point) {
         free(m.key);
         free(m.point);
-        return p == end;
+        return whole;
     }
     n->mounts = mem_grow(n->mounts, n->n_mounts + 1, sizeof m);
     n->mounts[n->n_mounts++] = m;

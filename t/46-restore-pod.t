@@ -127,6 +127,12 @@ for field, why, one in (
         ("groups", "user is .*70.* in the checkpoint, .*71", {"security": {"run_as_user": {"value": 7}, "supplemental_groups": [71]}}),
         ("capabilities", "capabilities is .* in the checkpoint, .*CAP_SYS_TIME",
          {"security": dict(ONE["security"], capabilities={"add_capabilities": ["SYS_TIME"]})}),
+        ("no_new_privs", "noNewPrivileges is 'false' in the checkpoint, 'true'", {"security": dict(ONE["security"], no_new_privs=True)}),
+        ("seccomp", "seccomp is '\"unconfined\"' in the checkpoint, '\"runtime/default\"'", {"security": dict(ONE["security"], seccomp={})}),
+        ("masked paths", "maskedPaths is .* in the checkpoint, .*/etc/x", {"security": dict(ONE["security"], masked_paths=["/etc/x"])}),
+        ("read-only paths", "readonlyPaths is .* in the checkpoint, .*/etc/x", {"security": dict(ONE["security"], readonly_paths=["/etc/x"])}),
+        ("devices", "devices is .* in the checkpoint, .* by its",
+         {"devices": [{"host_path": "/dev/full", "container_path": "/dev/mine", "permissions": "r"}]}),
         ("a terminal", "with a terminal", {"tty": True}),
         ("stdin", "with a stdin", {"stdin": True}),
         ("the node's PID namespace", "without a PID namespace of its own", {"pid": pb.NODE})):

@@ -194,7 +194,7 @@ static int check_spec(void *arg, struct ctr *c, const struct spec *spec, struct 
     for (size_t i = 0; i < k->q->n_container_configs; i++)
         if (strcmp(text(found_ctr(k, i), "name"), name) == 0)
             found = found_ctr(k, i);
-    r = restore_matches(c, spec, text(found, "imageRef"), json_object_get(found, "process"), err);
+    r = restore_matches(c, spec, text(found, "imageRef"), found, err);
     return r < 0 ? err_note(err, "container '%.200s'", name) : 0;
 }
 

@@ -14,10 +14,11 @@ struct restore;
 void restore_free(struct restore *k);
 
 /* --- restore_spec.c */
-/* Is what c would be started with something that can be restored, and of the image and the process
- * (`process` of its spec.dump) that were checkpointed? */
+/* Is what c would be started with something that can be restored, and of the image and as the
+ * container that were checkpointed? found: `process` and `annotations` of its spec.dump, and what
+ * matters of `linux`. */
 int restore_matches(const struct ctr *c, const struct spec *spec, const char *image_ref,
-                    const json_t *process, struct err *err);
+                    const json_t *found, struct err *err);
 
 /* --- restore_files.c: <root>/containers/<id>/restore, while rec->restore says so */
 char *restore_dir(const struct ctr *c);          /* caller frees */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A container's configuration against what was checkpointed. What goes on is what criu has in its
  * images: image, command, directory, environment and credentials of the configuration say which
- * process is expected, and must be those of that one (CRI.md 4.24). The checkpoint's side is
- * spec.dump, which spec_json() has written, so JSON is compared with JSON. */
+ * process is expected, and must be those of that one (CRI.md 4.24); what confines it is as it was,
+ * so it must not be asked for otherwise. The checkpoint's side is spec.dump, which spec_json() has
+ * written, so JSON is compared with JSON. */
 #include "handlers/restore.h"
 
 #include "handlers/layers.h"
@@ -104,26 +105,38 @@ static int check_kind(const struct spec *s, struct err *err)
 }
 
 int restore_matches(const struct ctr *c, const struct spec *spec, const char *image_ref,
-                    const json_t *process, struct err *err)
+                    const json_t *found, struct err *err)
 {
-    static const char *const fields[] = { "args", "cwd", "user", "capabilities", "terminal" };
-    json_t *is;
+    static const char *const fields[] = { "args", "cwd", "user", "capabilities", "noNewPrivileges",
+                                          "terminal" };
+    static const char *const linux_fields[] = { "maskedPaths", "readonlyPaths", "devices" };
+    static const char seccomp[] = "io.cricket.seccomp";
+    const json_t *process = json_object_get(found, "process"), *is, *linux_;
+    json_t *all;
     int r = check_kind(spec, err);
 
     if (r == 0)
         r = compare_image(c, image_ref, err);
     if (r < 0)
         return r;
-    is = spec_json_process(&spec->plan.process);
+    all = spec_json(spec, NULL, NULL);
+    is = json_object_get(all, "process");
+    linux_ = json_object_get(all, "linux");
     for (size_t i = 0; i < ARRAY_LEN(fields) && r == 0; i++)
         r = compare(fields[i], json_object_get(process, fields[i]), json_object_get(is, fields[i]),
                     err);
+    for (size_t i = 0; i < ARRAY_LEN(linux_fields) && r == 0; i++)
+        r = compare(linux_fields[i], json_object_get(found, linux_fields[i]),
+                    json_object_get(linux_, linux_fields[i]), err);
+    if (r == 0)
+        r = compare("seccomp", json_object_get(json_object_get(found, "annotations"), seccomp),
+                    json_object_get(json_object_get(all, "annotations"), seccomp), err);
     if (r == 0)
         r = compare_env(c, json_object_get(process, "env"), json_object_get(is, "env"),
                         "its configuration", err);
     if (r == 0)
         r = compare_env(c, json_object_get(is, "env"), json_object_get(process, "env"),
                         "the checkpoint", err);
-    json_decref(is);
+    json_decref(all);
     return r;
 }

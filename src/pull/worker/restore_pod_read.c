@@ -142,7 +142,7 @@ static int read_archive(const char *name, json_t **config, json_t **spec, struct
 
 static int read_ctr(json_t *c, json_t *list, struct err *err)
 {
-    json_t *config = NULL, *spec = NULL, *process;
+    json_t *config = NULL, *spec = NULL, *process, *linux_;
     const char *name = job_text(c, "name");
     int r = !name[0] ? broken(err, "it has no name")
                      : read_archive(job_text(c, "archive"), &config, &spec, err);
@@ -156,10 +156,15 @@ static int read_ctr(json_t *c, json_t *list, struct err *err)
     process = json_object_get(spec, "process");
     if (r == 0 && !json_is_object(process))
         r = broken(err, "its spec.dump has no process");
+    linux_ = json_object_get(spec, "linux");
     if (r == 0)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:O}", "name", name, "archive",
-                                              job_text(c, "archive"), "imageRef",
-                                              job_text(c, "imageRef"), "process", process));
+        json_array_append_new(list, json_pack(
+            "{s:s, s:s, s:s, s:O, s:O*, s:O*, s:O*, s:O*}", "name", name, "archive",
+            job_text(c, "archive"), "imageRef", job_text(c, "imageRef"), "process", process,
+            "devices", json_object_get(linux_, "devices"),
+            "maskedPaths", json_object_get(linux_, "maskedPaths"),
+            "readonlyPaths", json_object_get(linux_, "readonlyPaths"),
+            "annotations", json_object_get(spec, "annotations")));
     json_decref(config);
     json_decref(spec);
     return r < 0 ? err_note(err, "container '%.200s'", name) : 0;

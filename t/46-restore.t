@@ -154,6 +154,11 @@ def procs(ctr):
         return []
 
 
+def inside(ctr, fn):
+    there = procs(ctr)
+    return proc_find(lambda p: p in there and fn(p))
+
+
 def refused(name, why, ctr=None, pod=None, spoil=None):
     """A start that fails, and leaves nothing."""
     pod, c = restored(ctr, pod)
@@ -184,9 +189,10 @@ for want in ("--restore-sibling", "--restore-detached", "--tcp-established", "--
     ok(want in " ".join(one), "criu is told " + want)
 supervisor, pid = d.supervisor(pod), d.pid_of(c)
 is_((g["parent"], proc_stat(pid)[1]), (supervisor, supervisor), "criu and the process are children of the supervisor")
-is_(procs(c), [pid] + proc_find(lambda p: proc_stat(p)[1] == pid), "nobody but the container is left in its cgroup")
-ok(all(x.endswith("/" + c) for x in g["cgroup"].split() if ":pids:" in x or x.startswith("0::") and cgroup_is_v2()) or
-   "cgroup:" in g["ns"]["cgroup"], "criu was in it")
+ok(pid in procs(c), "the process is in the container's cgroup")
+wait_until(lambda: not inside(c, lambda p: p != pid and proc_stat(p)[1] != pid), "the end of the others in it")
+where = [x.split(":", 2)[2] for x in g["cgroup"].split("\n") if (x.startswith("0::") if cgroup_is_v2() else ":pids:" in x)]
+ok(where[0].endswith("/" + c) or where == ["/"] and g["ns"]["cgroup"] != os.readlink("/proc/self/ns/cgroup"), "as criu was", where)
 for x in "net", "ipc", "uts":
     is_(g["ns"][x], os.readlink("/proc/%d/ns/%s" % (d.pid_of(c), x)), "the process is where criu was: " + x)
     if x != "net":
@@ -270,8 +276,7 @@ does(WAIT + GOOD)
 pod, c = restored()
 future = d.StartContainer(container_id=c, _future=True)
 wait_until(lambda: os.path.exists(d.tmp + "/given"), "criu")
-worker = [p for p in procs(c) if proc_argv(p)[1:2] == ["restore"]]
-os.kill(worker[0], signal.SIGKILL)
+os.kill(inside(c, lambda p: proc_argv(p)[1:2] == ["restore"])[0], signal.SIGKILL)
 like(future.exception().details(), "restore: cricket-worker died", "a worker that is killed")
 wait_until(lambda: not procs(c), "the end of all in the cgroup")
 d.remove(pod)

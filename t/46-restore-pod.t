@@ -388,7 +388,9 @@ d.restart()
 os.mkdir(d.tmp + "/vol")
 COUNTER = {"command": ["sh", "-c", "trap 'exit 7' TERM; x=$(cat /proc/sys/kernel/random/uuid); echo $x >/was; i=0; "
                                    "while :; do i=$((i+1)); echo $i $x; sleep 0.2; done"],
-           "mounts": [{"host_path": d.tmp + "/vol", "container_path": "/vol"}]}
+           "mounts": [{"host_path": d.tmp + "/vol", "container_path": "/vol"}],
+           "security": {"no_new_privs": True, "seccomp": {}, "masked_paths": ["/proc/version", "/proc/keys", "/sys/firmware"],
+                        "readonly_paths": ["/proc/sys", "/proc/bus"]}}
 OTHER = {"command": ["sh", "-c", "while :; do sleep 1000000; done"], "security": {"run_as_user": {"value": 7}}}
 
 
@@ -397,6 +399,13 @@ def lines(ctr, least):
     path = d.status(ctr).log_path
     wait_until(lambda: os.path.exists(path) and len(d.log_entries(path)) >= least, "output")
     return [(int(x.split()[0]), x.split()[1].decode()) for _, _, x in d.log_entries(path)]
+
+
+def confined(ctr):
+    """What it may do, and where its mounts are, with their flags."""
+    with open("/proc/%d/status" % d.pid_of(ctr)) as status, open("/proc/%d/mountinfo" % d.pid_of(ctr)) as mounts:
+        return ([x for x in status if x.startswith(("Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp"))],
+                sorted(x.split()[4:6] for x in mounts))
 
 
 pod = d.runp("c")
@@ -413,6 +422,7 @@ if code != "OK":
     d.remove(pod)
     finish(d)
 last = lines(count, before[0])[-1]
+was = confined(count)
 d.remove(pod)
 d.settle()
 reply = d.RestorePod(checkpoint_path=out, config=d.pod_config("c"), _timeout=LIMIT * 5,
@@ -438,6 +448,8 @@ is_([n for n, _ in after], list(range(after[0][0], after[0][0] + len(after))), "
 is_({x for _, x in after}, {before[1]}, "criu: what it had in memory is there")
 is_(d.sh(new["count"], "cat /was /new /vol/file; ls /etc/passwd"),
     (("%s\nnew\nthere\n" % before[1]).encode(), b"ls: /etc/passwd: No such file or directory\n", 1), "criu: its files, by an exec")
+is_(confined(new["count"]), was, "criu: what confines it is as it was")
+ok("NoNewPrivs:\t1\n" in was[0] and "Seccomp:\t2\n" in was[0], "criu: seccomp and no_new_privs as well")
 is_(d.sh(new["rest"], "id -u; cat /proc/1/comm"), (b"7\nsh\n", b"", 0), "criu: the other one")
 wait_until(lambda: not any(os.path.exists(of(x, "restore")) for x in new), "the removal of the images")
 d.restart()

@@ -184,6 +184,23 @@ if huge_pages("self") and huge_pages("self")[1] == "1":
     is_([huge_pages(p)[1] for p in (d.pid, pid)], ["0", "1"], "transparent huge pages: not for the daemon, for containers as ever")
 else:
     skip("no transparent huge pages here")
+
+
+def slice_of(p):
+    """ns: struct sched_attr, sched_runtime; 0 where the kernel (before 6.12) has one for all."""
+    attr = ctypes.create_string_buffer(48)
+    syscall = {"x86_64": 315, "aarch64": 275}.get(os.uname().machine)
+    if not syscall or libc.syscall(syscall, int(p), attr, len(attr), 0) < 0:
+        return 0
+    return int.from_bytes(attr.raw[24:32], "little")
+
+
+if slice_of(os.getpid()):
+    is_([slice_of(p) == slice_of(os.getpid()) for p in (d.pid, d.supervisor(pod), pid)], [False, True, True],
+        "time slices: short ones for the daemon, for containers as ever")
+    ok(0 < slice_of(d.pid) < slice_of(os.getpid()), "%d ns" % slice_of(d.pid))
+else:
+    skip("no time slices of one's own before Linux 6.12")
 d.RemoveContainer(container_id=ctr)
 ok(not os.path.exists("/proc/%d" % pid), "RemoveContainer kills what runs")
 fails(d.ContainerStatus, "NOT_FOUND", ctr[:8], "removed: not found", container_id=ctr)

@@ -40,8 +40,13 @@ def usage():
     return r.image_filesystems[0].used_bytes.value, r.image_filesystems[0].inodes_used.value
 
 
+def layers():
+    """Directories of layers, half ones and removed ones too."""
+    return [n for n in os.listdir(d.root + "/l") if n != "init"]
+
+
 def numbers():
-    return [n for n in os.listdir(d.root + "/l") if n.isdigit()]
+    return [n for n in layers() if n.isdigit()]
 
 
 # --- nothing yet
@@ -167,7 +172,7 @@ gate = reg.fault("/blobs/" + digest(gone.blobs[1]), Gate(1000))
 f = d.PullImage(image={"image": ref}, _future=True)
 ok(gate.reached.wait(LIMIT), "a pull alone")
 f.cancel()
-wait_until(lambda: not [n for n in os.listdir(d.root + "/l") if n.startswith("tmp-")], "its leftovers go")
+wait_until(lambda: not [n for n in layers() if n.startswith("tmp-")], "its leftovers go")
 ok(gone.id not in ids(), "is cancelled, and leaves nothing")
 gate.open()
 
@@ -205,12 +210,12 @@ ref = reg.put(crash, "crash")
 gate = reg.fault("/blobs/" + digest(crash.blobs[1]), Gate(100000))
 f = d.PullImage(image={"image": ref}, _future=True)
 ok(gate.reached.wait(LIMIT), "kill -9 in the middle of a pull")
-wait_until(lambda: [n for n in os.listdir(d.root + "/l") if n.startswith("tmp-")], "half a layer is there")
+wait_until(lambda: [n for n in layers() if n.startswith("tmp-")], "half a layer is there")
 os.kill(d.pid, signal.SIGKILL)
 d.restart(kill=True)
 gate.open()
 ok(list(d.ListImages().images) == listed and usage() == used, "images are as they were")
-wait_until(lambda: len(os.listdir(d.root + "/l")) == 2, "the half layer goes: %s" % os.listdir(d.root + "/l"))
+wait_until(lambda: len(layers()) == 2, "the half layer goes: %s" % layers())
 is_(pull(ref), crash.id, "and the image can be pulled")
 d.restart(kill=True)
 ok(crash.id in ids(), "a pull that was answered survives kill -9 right after")
@@ -220,7 +225,7 @@ wait_until(lambda: not os.path.exists(d.root + "/l/4711"), "a layer directory th
 remove(crash.id)
 d.restart(kill=True)
 ok(crash.id not in ids(), "a removal that was answered too")
-wait_until(lambda: len(os.listdir(d.root + "/l")) == 2, "its layers go: %s" % os.listdir(d.root + "/l"))
+wait_until(lambda: len(layers()) == 2, "its layers go: %s" % layers())
 
 d.kill_daemon()
 d.start_daemon(prefix=["prlimit", "--nofile=1024:1024"])

@@ -11,6 +11,8 @@ start-up compares the runtimes, and has the target. busybox's `true` is what a p
 are the start of a static glibc (it asks for the CPU's features, each time an exit to the hypervisor in a virtual
 machine) and its page faults, the same in both numbers whoever launches it.
 
+A ratio meets its target by its median; the one by minima is there to be compared on a busy machine.
+
 --check: exit status 1 where a target is missed.
 """
 import argparse
@@ -53,7 +55,7 @@ def spread(values):
 def ratio(name, ours, theirs, target=None):
     lo, med = min(ours) / min(theirs), statistics.median(ours) / statistics.median(theirs)
     row(name, "1/%.1f by minima, 1/%.1f by medians" % (1 / lo, 1 / med), target and "1/%d" % target,
-        not target or min(lo, med) <= 1 / target)
+        not target or med <= 1 / target)
 
 
 # the default set, a80425fb
